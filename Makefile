@@ -1,0 +1,45 @@
+# The two commands of the README are `make demo` and `make test`; each first makes .venv by itself.
+#   make demo VIDEOS=my/folder      your own videos instead of the rendered ones
+#   make demo DEVICE=cuda           takes the CUDA build of torch (default: the CPU build, no CUDA package)
+#   make test ARGS="-k resume"      arguments for pytest
+
+PYTHON ?= python3
+DEVICE ?= cpu
+VIDEOS ?=
+OUT    ?= demo
+ARGS   ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed-$(DEVICE)
+export DEVICE PYTHON
+
+.PHONY: install demo test check format bench clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints/cpu.txt pipelines/install.sh
+	bash pipelines/install.sh
+
+demo: $(STAMP)
+	$(BIN)/python -m pipelines.demo --out "$(OUT)" --device "$(DEVICE)" $(if $(VIDEOS),--videos "$(VIDEOS)")
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_environment_file.py
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.embed
+
+clean:
+	rm -rf .venv build dist *.egg-info
