@@ -1,0 +1,50 @@
+"""What all towers share: features in, one vector out, named stages between, and loading of a file of weights."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from avssl.models.weights import load_into, read_weights
+
+
+class Tower(nn.Module):
+    """Maps [B, C, …] (video: [B, 3, T, H, W] normalised; audio: [B, C, time, frequency]) to features [B, feature_dim].
+
+    The stages named in `stage_names` are child modules that run in this order; the last one pools.
+    """
+
+    feature_dim: int
+    stage_names: tuple[str, ...]
+    any_length: ClassVar[bool] = True  # False: the number of frames is fixed when the tower is built
+
+    def forward(self, x: Tensor) -> Tensor:
+        for name in self.stage_names:
+            x = self.get_submodule(name)(x)
+        return x
+
+    def feature_stages(self, x: Tensor) -> dict[str, Tensor]:
+        """The output of every stage by name: maps [B, C, …], at last `pool` [B, feature_dim], the tower's output."""
+        stages = {}
+        for name in self.stage_names:
+            stages[name] = x = self.get_submodule(name)(x)
+        return stages
+
+    def load_weights(self, path: str) -> None:
+        """Load parameters from the user's file. Raises ModelError naming what does not fit."""
+        load_into(self, read_weights(path), path)
+
+
+class GlobalMaxPool(nn.Module):
+    """[B, C, …] -> [B, C]: the largest value over all positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).amax(dim=2)
+
+
+class GlobalMeanPool(nn.Module):
+    """[B, C, …] -> [B, C]: the mean over all positions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).mean(dim=2)
