@@ -15,13 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_COMPILED = {"torchvision": "_C*.so", "torchaudio": "lib/_torchaudio*.so"}
+
 _keep_alive: list[Any] = []  # a torch.library.Library unregisters its schemas when collected
 
 
 @functools.cache
 def torchvision() -> ModuleType:
     """The torchvision package; with a CPU torch, compiled operators such as `nms` may be missing."""
-    if "torchvision" not in sys.modules and not _compiled_part_loads("torchvision", "_C*.so"):
+    if "torchvision" not in sys.modules and not has_compiled_part("torchvision"):
         import torch
 
         library = torch.library.Library("torchvision", "DEF")
@@ -37,7 +39,7 @@ def torchvision() -> ModuleType:
 @functools.cache
 def torchaudio() -> ModuleType:
     """The torchaudio package; with a CPU torch, forced alignment and the RNN-T loss may be missing."""
-    if "torchaudio" not in sys.modules and not _compiled_part_loads("torchaudio", "lib/_torchaudio*.so"):
+    if "torchaudio" not in sys.modules and not has_compiled_part("torchaudio"):
         stand_in: Any = types.ModuleType("torchaudio._extension")
         stand_in._IS_TORCHAUDIO_EXT_AVAILABLE = False
         stand_in._IS_ALIGN_AVAILABLE = False
@@ -57,7 +59,8 @@ def torchaudio() -> ModuleType:
     return torchaudio
 
 
-def _compiled_part_loads(package: str, pattern: str) -> bool:
+def has_compiled_part(package: str) -> bool:
+    """Whether the compiled part of `torchvision` or `torchaudio` loads beside this torch."""
     import torch
 
     if torch.version.cuda is not None:
@@ -65,7 +68,7 @@ def _compiled_part_loads(package: str, pattern: str) -> bool:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         return True  # not installed: let the import say so
-    for library in Path(spec.origin).parent.glob(pattern):
+    for library in Path(spec.origin).parent.glob(_COMPILED[package]):
         try:
             torch.ops.load_library(str(library))
         except OSError:

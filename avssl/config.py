@@ -1,7 +1,8 @@
 """Typed configuration: a tree of dataclasses, read from YAML and `--a.b.c value`, written back complete.
 
 Every message names the full key. The dataclasses sit next to what they configure and import nothing heavy.
-A class whose field types depend on a value (a task by its name) has a classmethod `field_types(value) -> {field: type}`.
+A class whose field types depend on a value (a task's on its name) has a classmethod
+`field_types(value) -> {field: type}`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
             node[section] = {}
         node = node[section]
         if _alternatives(hint)[0] is dict:
-            node[".".join(sections[depth + 1 :] + [name])] = yaml.load(text, _Loader)
+            node[".".join([*sections[depth + 1 :], name])] = yaml.load(text, _Loader)
             return
     hint = _field_hint(hint, name, node, key, cls)
     alternatives = _alternatives(hint)
@@ -123,7 +124,9 @@ def nearest(key: str, valid: Iterable[str], options: Iterable[Option] = (), pref
     close = difflib.get_close_matches(str(key), names, n=1)
     if close:
         return f"did you mean '{prefix}{close[0]}'?"
-    last = {option.key.split(".")[-1]: option.key for option in options}
+    last: dict[str, str] = {}
+    for option in options:
+        last.setdefault(option.key.split(".")[-1], option.key)
     deeper = difflib.get_close_matches(str(key).split(".")[-1], last, n=1, cutoff=0.8)
     if deeper:
         return f"did you mean '{prefix}{last[deeper[0]]}'?"

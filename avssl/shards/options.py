@@ -1,0 +1,66 @@
+"""The options of a build. All of them are written to index.json; a folder is only continued with the same ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from avssl.errors import UsageError
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How sources become samples and samples become shards. A megabyte is 1e6 bytes."""
+
+    clip_s: float = 10.0  # longer sources are cut every clip_s
+    min_clip_s: float = 1.0  # a shorter tail is dropped; so is a stream's part of a clip, unless it is half of it
+    require: Literal["any", "both", "video", "audio"] = "any"  # what a clip must have, else it is rejected
+    copy: bool = False  # keep the original file as the one member, uncut and not decoded
+    short_side_px: int = 128  # of the stored picture; smaller sources are not enlarged
+    fps: float = 16.0
+    gop: int = 8  # frames from one key frame to the next
+    crf: int = 20  # x264 quality, 0 to 51, smaller is better and larger
+    audio_rate_hz: int = 24000
+    audio_channels: Literal["mono", "stereo", "all"] = "mono"
+    shard_mb: float = 256.0  # a shard is closed when it has reached this size …
+    shard_clips: int | None = None  # … or this number of clips
+    name: str = "shard"
+
+    def __post_init__(self) -> None:
+        for field, low, high in (
+            ("clip_s", 0.1, 3600.0),
+            ("min_clip_s", 0.0, self.clip_s),
+            ("short_side_px", 16, 4096),
+            ("fps", 0.1, 240.0),
+            ("gop", 1, 1000),
+            ("crf", 0, 51),
+            ("audio_rate_hz", 1000, 192000),
+            ("shard_mb", 0.001, 1e6),
+        ):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise UsageError(f"{field} is {value}; it must lie between {low} and {high}")
+        if self.short_side_px % 2:
+            raise UsageError(f"short_side_px is {self.short_side_px}; it must be even, as 4:2:0 video is")
+        if self.shard_clips is not None and self.shard_clips < 1:
+            raise UsageError(f"shard_clips is {self.shard_clips}; it must be at least 1")
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
+            raise UsageError(f"name is {self.name!r}; use 1 to 64 letters, digits, - and _")
+        for field, values in (
+            ("require", ("any", "both", "video", "audio")),
+            ("audio_channels", ("mono", "stereo", "all")),
+        ):
+            if getattr(self, field) not in values:
+                raise UsageError(f"{field} is {getattr(self, field)!r}; choose one of {', '.join(values)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """E.g. "fps was 16.0 and is 8.0"; empty if both are equal."""
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys)
