@@ -1,0 +1,207 @@
+"""`avssl-embed`: embeddings of files, folders and shard sets."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NoReturn
+
+from avssl.cli.common import Parser, print_json, progress, run
+from avssl.errors import AvsslError, UsageError
+
+if TYPE_CHECKING:
+    from avssl.embedding.run import EmbedReport, Listener
+    from avssl.embedding.stream import Row
+    from avssl.errors import MediaError
+    from avssl.models.av_model import AVModel
+
+BUNDLED = "tiny"
+
+_DESCRIPTION = """\
+Embed video and sound: one row for every window of every file.
+
+Files are streamed: memory does not depend on their length. A file that cannot be read is named and left out, the
+others go on, and the exit code is 1 at the end."""
+
+_EPILOG = """\
+examples:
+  avssl-embed holiday.mp4 -o holiday.npz
+  avssl-embed clips/ more/*.mkv -o clips.parquet --model runs/mine/model --window 4 --hop 2
+  avssl-embed shards/ -o shards.npz --model runs/mine/model --pool mean --layers video.pool
+  python -c 'import numpy; rows = numpy.load("holiday.npz"); print(rows["start_s"], rows["video"].shape)'
+
+rows (.npz: an array each; .parquet: a column each; times are in seconds from the start of the file):
+  path                  the file as named, or the source of a packed clip
+  start_s, end_s        the window; in a shard set, in the time of the source
+  video, audio          [N, D] float32 of unit length; zeros where the next column is false
+  has_video, has_audio  whether the stream covers at least a tenth of the window (digital silence is sound)
+  video.LAYER, ...      [N, C] of --layers: the tower's stage averaged over positions and clips, not of unit length
+  row, id, label        of packed clips, if any input is a shard set (else row -1 and empty texts)
+  meta                  JSON text (.parquet: schema metadata): model, hashes, preprocessing, these settings
+
+windows:
+  They start at 0, HOP, 2 HOP, ... until one reaches the end of the file; the last one is cut there, and a rest shorter
+  than a tenth of a hop gets none. A file shorter than a window gives one row. Each window is described by as many
+  clips of the model's own length as fit in it, spread evenly, at least one; their embeddings are averaged and
+  scaled to unit length. A clip longer than the window is centred on it and kept inside the stream; beyond the end of a
+  stream shorter than a clip the last picture is held and sound is silence.
+
+continuing:
+  Finished files are kept in OUT.parts until all are done; the same command goes on after an interruption. If
+  some files failed, OUT.parts stays, and the same command tries only those again. An OUT or OUT.parts of other
+  settings or inputs is refused unless --overwrite is given.
+
+exit code: 0 done, 1 something could not be embedded, 2 wrong use."""
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    run(_main, argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="avssl-embed", description=_DESCRIPTION, epilog=_EPILOG)
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="media files, folders of them, or shard sets of avssl-shards")
+    add("-o", "--output", required=True, metavar="OUT", help="the table to write: .npz or .parquet")
+    add("--model", metavar="M", help="model folder or hf-hub:ORG/NAME; default: the small bundled model")
+    add("--window", type=_seconds, default=2.0, metavar="S", help="length of a window in seconds (default 2)")
+    add("--hop", type=_seconds, default=1.0, metavar="S", help="from one window's start to the next (default 1)")
+    add("--modality", type=_modalities, metavar="LIST", help="video, audio or video,audio (default: the model's)")
+    add("--layers", type=_names, default=(), metavar="LIST", help="stages to add, e.g. video.pool,audio.pool")
+    add("--pool", choices=("none", "mean"), default="none", help="mean: one row a file, the mean of its windows")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
+    add("--batch-size", type=_count, default=16, metavar="N", help="clips the model is given at once (default 16)")
+    add("--overwrite", action="store_true", help="start anew where an output of other settings is in the way")
+    add("--json", action="store_true", help="print a summary as JSON, with what became of each file")
+    return parser
+
+
+def _main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+
+    from avssl.embedding.sources import find_units
+    from avssl.embedding.table import check_output
+
+    # What is cheap to find wrong comes before torch and the model.
+    output = check_output(arguments.output)
+    units = find_units(arguments.inputs)
+
+    # Decoding shares the cores with the model, whose idle threads must not spin meanwhile: on two cores this halves
+    # the time. Must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from avssl.embedding.run import embed_to_file, options_for
+
+    started_s = time.monotonic()
+    model = _load(arguments.model, arguments.device)
+    options = options_for(
+        model,
+        modalities=arguments.modality,
+        layers=arguments.layers,
+        window_s=arguments.window,
+        hop_s=arguments.hop,
+        pool=arguments.pool,
+        batch_size=arguments.batch_size,
+    )
+    model_name = arguments.model or BUNDLED
+    try:
+        with progress("embedding", sum(unit.items for unit in units)) as advance:
+            report = embed_to_file(
+                model,
+                units,
+                output,
+                options,
+                model_name=model_name,
+                overwrite=arguments.overwrite,
+                listener=_listener(advance),
+            )
+    except OSError as error:  # inputs that cannot be read are reported one by one; this is the output
+        raise AvsslError(f"{output}: cannot be written: {error.strerror or error}") from error
+    summary = asdict(report) | {"model": model_name, "seconds": round(time.monotonic() - started_s, 3)}
+    if arguments.json:
+        print_json(summary)
+    else:
+        print(_sentence(report, summary["seconds"]))
+    return 1 if report.failed or not report.rows else 0
+
+
+def _sentence(report: EmbedReport, seconds: float) -> str:
+    if not report.rows:
+        return "nothing could be embedded, so no output was written"
+    if report.already_complete:
+        return f"{report.output} is complete already: {report.rows} rows (--overwrite makes it anew)"
+    kept = f", {report.kept} of them done before" if report.kept else ""
+    text = f"{report.output}: {report.rows} rows of {report.items - len(report.failed)} inputs{kept}, {seconds:.1f} s"
+    if report.failed:
+        text += f"; {len(report.failed)} failed (the same command tries only these again)"
+    return text
+
+
+def _load(name: str | None, device: str) -> AVModel:
+    import torch
+
+    import avssl
+    from avssl.models.folder import bundled_models
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: no such device; use cpu, cuda or cuda:N") from None
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; avssl-doctor says more")
+    if name is None:
+        if BUNDLED not in bundled_models():
+            raise UsageError("this installation has no bundled model; name one with --model")
+        print(
+            "avssl-embed: no --model given, using the bundled one: tiny, trained on rendered clips to try things out; "
+            "train your own for real use",
+            file=sys.stderr,
+        )
+    return avssl.load(name or BUNDLED, device=wanted)
+
+
+def _listener(advance: Callable[..., None]) -> Listener:
+    from avssl.embedding.run import Listener
+
+    class Progress(Listener):
+        def failed(self, error: MediaError) -> None:
+            print(f"avssl-embed: {error}", file=sys.stderr)
+
+        def at(self, row: Row) -> None:
+            advance(0, note=f"{row['path']} {row['end_s']:.0f} s")
+
+        def done(self, items: int) -> None:
+            advance(items)
+
+    return Progress()
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0.01 <= float(text) <= 86400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 to 86400")
+
+
+def _count(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _modalities(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    if not names or set(names) - {"video", "audio"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not video, audio or video,audio")
+    return names
