@@ -1,0 +1,131 @@
+"""Settings of the way from shards to batches. Plain dataclasses: no torch, so that `--help` stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from avssl.errors import ConfigError
+
+
+@dataclass
+class VideoSpec:
+    """One video clip of a sample: `frames` pictures, `fps` of them a second."""
+
+    frames: int = 8
+    """Frames a clip (T)."""
+    fps: float = 16.0
+    """Frames a second of the clip; the source may have another rate, frames are picked by time."""
+    short_side_px: int | None = None
+    """Resize the short side while decoding; null keeps the stored size (right for packed shards)."""
+    max_aspect: float = 2.0
+    """Frames longer than this ratio are centre-cropped to it, so one panorama does not widen a whole batch."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.fps <= 0:
+            raise ConfigError(f"video.frames ({self.frames}) and video.fps ({self.fps}) must be positive")
+        if self.max_aspect < 1:
+            raise ConfigError(f"video.max_aspect is {self.max_aspect}, but it is long side / short side: at least 1")
+
+    @property
+    def duration_s(self) -> float:
+        return self.frames / self.fps
+
+
+@dataclass
+class AudioSpec:
+    """One audio window of a sample."""
+
+    rate_hz: int = 24000
+    """Sampling rate; must be the one that the shards were built with (`avssl-shards build --audio-rate-hz`)."""
+    duration_s: float = 2.0
+    """Length of the window; a shorter sound is padded with zeros at its end."""
+    channels: int = 1
+    """1 mixes down by the mean of the channels; any other number must be what the shards hold."""
+    optional: bool = False
+    """Keep rows without sound: their audio is zeros and `audio_mask` is false. Otherwise they are left out."""
+
+    def __post_init__(self) -> None:
+        if self.rate_hz < 1 or self.duration_s <= 0 or self.channels < 1:
+            raise ConfigError("audio.rate_hz, audio.duration_s and audio.channels must be positive")
+
+    @property
+    def samples(self) -> int:
+        return round(self.rate_hz * self.duration_s)
+
+
+@dataclass
+class AugmentConfig:
+    """Ranges of the random changes (defaults: the AVID pretraining recipe). All are drawn once a clip."""
+
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """Area of the random box as a share of the frame."""
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width / height of the box, drawn uniformly in its logarithm."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 0.4
+    """Factor uniform in [max(0, 1 - value), 1 + value]; contrast and saturation alike."""
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.2
+    """Shift uniform in [-value, value] of the full colour circle, at most 0.5."""
+    gain: tuple[float, float] = (0.9, 1.1)
+    """Factor on the audio samples."""
+
+    def __post_init__(self) -> None:
+        for name in ("crop_area", "crop_aspect", "gain"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ConfigError(f"augment.{name} is [{low}, {high}], but needs 0 < first <= second")
+        if self.crop_area[1] > 1 or not 0 <= self.flip <= 1 or not 0 <= self.hue <= 0.5:
+            raise ConfigError("augment.crop_area and augment.flip end at 1, augment.hue at 0.5")
+        if min(self.brightness, self.contrast, self.saturation) < 0:
+            raise ConfigError("augment.brightness, augment.contrast and augment.saturation must not be negative")
+
+
+@dataclass
+class DataConfig:
+    """What a `Loader` reads and how. `video: null` or `audio: null` leaves the modality out."""
+
+    shards: list[str] = field(default_factory=list)
+    """Folders written by `avssl-shards build`; with `reader: webdataset` also http(s):// or s3:// folders."""
+    reader: Literal["index", "webdataset"] = "index"
+    """`index`: random access by offset, local shards. `webdataset`: reads tars from front to back."""
+    video: VideoSpec | None = field(default_factory=VideoSpec)
+    audio: AudioSpec | None = field(default_factory=AudioSpec)
+    clips: int = 1
+    """Clips and audio windows a sample (K)."""
+    sampling: Literal["random", "even"] = "random"
+    """`random`: moments drawn anew each time; `even`: evenly spaced over the sample, for evaluation."""
+    offset_s: float = 0.5
+    """How far the shorter window may stick out of the longer one at either end (0 at test)."""
+    augment: AugmentConfig | None = field(default_factory=AugmentConfig)
+    """null: no augmentation; the device then resizes and crops the centre."""
+    pixels: Literal["rgb24", "yuv420p"] = "rgb24"
+    """What the workers hand over. `yuv420p` is half the bytes, its colour is converted on the device."""
+    batch_size: int = 64
+    """Samples a step over all ranks together."""
+    draws_per_row: int = 1
+    """How often each row comes inside one epoch before the order is drawn anew: an epoch is that many passes."""
+    shuffle: bool = True
+    seed: int = 0
+    workers: int = 2
+    """Decoding processes a rank; 0 decodes in the main process. The samples do not depend on it."""
+    prefetch: int = 2
+    """Batches that each worker prepares ahead."""
+    stream_buffer: int = 512
+    """Samples held in memory to shuffle what `reader: webdataset` reads in order."""
+    max_skipped: float = 0.01
+    """Share of samples that may be unusable before the run stops (the first ten never stop it)."""
+
+    def __post_init__(self) -> None:
+        if self.video is None and self.audio is None:
+            raise ConfigError("data.video and data.audio are both null: nothing to load")
+        for name in ("clips", "batch_size", "draws_per_row", "prefetch", "stream_buffer"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"data.{name} is {getattr(self, name)}, but must be at least 1")
+        if self.workers < 0 or self.offset_s < 0 or not 0 <= self.max_skipped <= 1:
+            raise ConfigError(
+                "data.workers and data.offset_s must not be negative, data.max_skipped is a share in [0, 1]"
+            )

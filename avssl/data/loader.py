@@ -1,0 +1,241 @@
+"""Batches without end, and the exact place in them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from avssl.data import order
+from avssl.data.collate import Batch
+from avssl.data.config import DataConfig
+from avssl.data.dataset import ClipDataset, Outcome, Request, Skipped
+from avssl.data.parcel import Parcel
+from avssl.data.webdataset_reader import StreamedBatches, StreamedShards
+from avssl.data.worker import is_lost_worker, process_options
+from avssl.errors import AvsslError, BudgetError, ConfigError, ShardError
+from avssl.shards import ShardSet
+
+_ALWAYS_ALLOWED = 10  # skipped samples that never stop a run, however short it is
+_NAMED = 100  # skipped samples kept by name
+
+
+class Loader:
+    """An iterator over batches (see `avssl.data.collate`) of one rank.
+
+    The order of samples, their moments and their augmentation are functions of the config and the shards; they do
+    not depend on `workers` or `prefetch`, nor (with `reader: index`) on the number of ranks. `state_dict()` tells
+    the position after the last batch handed out; what workers have prepared beyond it does not count.
+
+    `endless=False` ends the iteration after the first epoch (for evaluation), with a smaller last batch.
+    Samples that cannot be decoded are left out of their batch, counted in `skipped` and named in `skipped_samples`;
+    `BudgetError` if they exceed `config.max_skipped`. A damaged shard raises `ShardError`.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        position: int = 0,
+        endless: bool = True,
+    ):
+        if not config.shards:
+            raise ConfigError("data.shards names no folder; give one written by avssl-shards build")
+        if config.batch_size % world_size:
+            raise ConfigError(
+                f"data.batch_size {config.batch_size} does not divide into {world_size} equal parts;"
+                f" choose a multiple of {world_size}"
+            )
+        self.config, self.rank, self.world_size, self.position = config, rank, world_size, position
+        self._streamed = StreamedShards(config.shards) if config.reader == "webdataset" else None
+        self.shards = self._streamed.set if self._streamed else open_local(config.shards)
+        self.rows = usable_rows(self.shards, config)
+        """Manifest rows [N] that are drawn."""
+        self._end = None if endless else len(self.rows) * config.draws_per_row
+        self._outcomes: Iterator[Outcome] | None = None
+        self._requested = 0
+        self.skipped: Counter[str] = Counter()
+        self.skipped_samples: deque[Skipped] = deque(maxlen=_NAMED)
+        self.wait_s = 0.0
+
+    @property
+    def rows_total(self) -> int:
+        """Rows of the manifest: every `row` of a batch is smaller. Tables kept by row have this length."""
+        return len(self.shards)
+
+    @property
+    def steps_per_pass(self) -> float:
+        """Steps until as many samples were drawn as there are usable rows; seldom a whole number."""
+        return len(self.rows) / self.config.batch_size
+
+    @property
+    def summary(self) -> str:
+        """One sentence for the log: what is read and what was left out."""
+        wanted = [name for name in ("video", "audio") if getattr(self.config, name)]
+        text = f"{len(self.rows)} of {self.rows_total} rows with {' and '.join(wanted)}"
+        for name, has in (("video", self.shards.has_video), ("audio", self.shards.has_audio)):
+            missing = int(np.count_nonzero(~np.asarray(has)))
+            if name in wanted and missing:
+                kept = name == "audio" and self.config.audio is not None and self.config.audio.optional
+                text += f", {missing} without {name} {'kept' if kept else 'left out'}"
+        return f"{text}; {self.steps_per_pass:.6g} steps of {self.config.batch_size} a pass"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position (samples of all ranks handed out) and everything that the order of samples depends on."""
+        return {"position": self.position, **self._order_key()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the last batch of that state. `ShardError` if the order of samples would be another."""
+        for name, value in self._order_key().items():
+            if state.get(name) != value:
+                raise ShardError(
+                    f"the checkpoint's data position cannot be continued: its {name} was {state.get(name)!r}, now it is"
+                    f" {value!r}; use the same shards and data options, or start a new run from the model"
+                )
+        self.close()
+        self.position = int(state["position"])
+
+    def _order_key(self) -> dict[str, Any]:
+        key = {
+            "manifest_sha256": self.shards.manifest_sha256,
+            "rows": len(self.rows),
+            "seed": self.config.seed,
+            "draws_per_row": self.config.draws_per_row,
+            "shuffle": self.config.shuffle,
+            "reader": self.config.reader,
+        }
+        if self.config.reader == "webdataset":  # ranks read different shards, so their number changes the order
+            key |= {"world_size": self.world_size, "stream_buffer": self.config.stream_buffer}
+        return key
+
+    def __iter__(self) -> Loader:
+        return self
+
+    def __next__(self) -> Batch:
+        try:
+            while (batch := self._next_batch()) is None:
+                pass
+            return batch
+        except (AvsslError, StopIteration):
+            self.close()  # now: the workers of a loader that only an error's traceback keeps alive would stay
+            raise
+
+    def _next_batch(self) -> Batch | None:
+        """The next batch, or None if none of its samples could be used."""
+        numbers = next(order.batches(self.position, self.config.batch_size, end=self._end), range(0))
+        mine = order.rank_slice(numbers, self.rank, self.world_size)
+        if not mine:
+            raise StopIteration
+        started = time.perf_counter()
+        outcome = self._next_outcome()
+        self.wait_s += time.perf_counter() - started
+        if outcome.failure is not None:
+            raise outcome.failure
+        self.position = numbers.stop
+        self._count(len(mine), outcome.skipped)
+        if outcome.batch is None and self.world_size > 1:  # one rank cannot leave out a step that the others take
+            raise BudgetError(f"no sample of a batch could be used; the last: {self.skipped_samples[-1]}")
+        assert not isinstance(outcome.batch, Parcel)
+        return outcome.batch
+
+    def _next_outcome(self) -> Outcome:
+        try:
+            if self._outcomes is None:
+                self._outcomes = self._start()
+            return next(self._outcomes)
+        except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+            if not (self.config.workers and is_lost_worker(error)):
+                raise
+            raise AvsslError(
+                "a data worker process ended unexpectedly, most often killed for want of memory: lower data.workers,"
+                f" data.prefetch or data.batch_size ({str(error).partition(chr(10))[0]})"
+            ) from error
+
+    def _count(self, requested: int, skipped: list[Skipped]) -> None:
+        self._requested += requested
+        self.skipped.update(sample.reason for sample in skipped)
+        self.skipped_samples.extend(skipped)
+        total = self.skipped.total()
+        if total > max(_ALWAYS_ALLOWED, self.config.max_skipped * self._requested):
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.skipped.most_common())
+            raise BudgetError(
+                f"{total} of {self._requested} samples could not be used ({reasons}), more than data.max_skipped"
+                f" {self.config.max_skipped} allows; the last: {self.skipped_samples[-1]}; check the shards with"
+                " avssl-shards verify"
+            )
+
+    def _start(self) -> Iterator[Outcome]:
+        """Batches from the present position on, decoded in workers or here. One iteration of torch's loader spans all
+        epochs, so its workers live as long as this loader is used."""
+        place: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size}
+        place |= {"position": self.position, "end": self._end}
+        requests: Iterable[list[Request]]
+        if self._streamed:
+            requests = StreamedBatches(self._streamed, self.rows, self.config, **place)
+        else:
+            requests = IndexedBatches(self.rows, self.config, **place)
+        workers = self.config.workers
+        loader = torch.utils.data.DataLoader(
+            ClipDataset(self.shards, self.config),
+            batch_sampler=requests,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # the global one belongs to the model
+            **(process_options(self.config.prefetch) if workers else {}),
+        )
+        return iter(loader)
+
+    def close(self) -> None:
+        """Let the workers go; iterating again starts new ones at the present position."""
+        self._outcomes = None
+
+
+class IndexedBatches:
+    """The requests of each batch of one rank, from `position` (samples of all ranks) on."""
+
+    def __init__(
+        self, rows: np.ndarray, config: DataConfig, *, rank: int, world_size: int, position: int, end: int | None
+    ):
+        self.rows, self.config = rows, config
+        self.rank, self.world_size, self.position, self.end = rank, world_size, position, end
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        config = self.config
+        for batch in order.batches(self.position, config.batch_size, end=self.end):
+            mine = order.rank_slice(batch, self.rank, self.world_size)
+            entries = order.entries(
+                mine, rows=len(self.rows), draws=config.draws_per_row, seed=config.seed, shuffle=config.shuffle
+            )
+            yield [Request(entry._replace(row=int(self.rows[entry.row]))) for entry in entries]
+
+
+def open_local(folders: list[str]) -> ShardSet:
+    for folder in folders:
+        if "://" in folder:
+            raise ConfigError(f"{folder}: reader index reads local folders only; set data.reader to webdataset")
+    return ShardSet.open(folders)
+
+
+def usable_rows(shards: ShardSet, config: DataConfig) -> np.ndarray:
+    """The manifest rows that have every modality the config wants, ascending."""
+    usable = np.ones(len(shards), bool)
+    if config.video:
+        usable &= shards.has_video
+    if config.audio and not config.audio.optional:
+        usable &= shards.has_audio
+    if not usable.any():
+        wanted = [name for name in ("video", "audio") if getattr(config, name)]
+        raise ShardError(f"{', '.join(config.shards)}: none of its {len(shards)} rows has {' and '.join(wanted)}")
+    return np.flatnonzero(usable)
+
+
+def _unchanged(outcome: Any) -> Any:
+    """Batches are collated where they are decoded."""
+    return outcome
