@@ -1,0 +1,122 @@
+"""The folder of a run: what it holds, whose it is, and which changes of its config a continued run allows.
+
+config.yaml        the resolved config        metrics.jsonl   one line every run.log_every steps
+environment.json   versions and hardware      rows.jsonl      one line a step (run.log_rows)
+checkpoints/       step-NNNNNNNN.pt, best.pt  model/          the model folder of the last checkpoint
+events.out.*       TensorBoard
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from avssl import __version__, config, files
+from avssl.errors import ConfigError, UsageError
+from avssl.training.config import TrainConfig
+
+_FREE_RUN = (
+    *("dir", "steps", "passes", "device", "devices", "strategy", "channels_last", "compile", "deterministic"),
+    *("log_every", "log_rows", "tensorboard", "wandb", "checkpoint_every", "keep", "max_nonfinite"),
+)
+# What may differ when a run is continued: it changes how, how long or how fast, not what is computed.
+_FREE = {
+    "data.workers",
+    "data.prefetch",
+    "data.max_skipped",
+    "data.shards",  # they may have moved: the manifest's hash in the checkpoint decides
+    *(f"run.{name}" for name in _FREE_RUN),
+}
+
+
+class RunFolder:
+    """Paths of a run, and the check that an existing folder belongs to it."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.rows = self.path / "rows.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+
+    def check(self, wanted: TrainConfig) -> None:
+        """Refuse a folder that is no run, or a run of another config. Writes nothing."""
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not self.config.is_file():
+            raise UsageError(
+                f"{self.path}: exists but is not a run folder (it has no config.yaml); choose another run.dir"
+            )
+        before, now = (dict(flat(tree)) for tree in (config.read(self.config), config.plain(wanted)))
+        for key in [*now, *before]:
+            if key not in _FREE and before.get(key) != now.get(key):
+                raise ConfigError(
+                    f"{self.path}: was started with {key} {before.get(key)!r}, now it is {now.get(key)!r};"
+                    " set it back, or choose another run.dir"
+                )
+
+    def write_start(self, wanted: TrainConfig, device: str, world_size: int) -> None:
+        """Create the folder or note another start of it, and sweep out what a kill left half written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink()
+        earlier = files.read_json(self.environment)["starts"] if self.environment.is_file() else []
+        files.write_json(self.environment, {"starts": [*earlier, environment(device, world_size)]})
+        files.write_atomic(self.config, lambda file: file.write(config.dump(wanted).encode()))
+
+
+def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested dicts."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
+
+
+def environment(device: str, world_size: int) -> dict[str, Any]:
+    """What a result depends on beside config and data."""
+    import importlib.metadata
+
+    import torch
+
+    packages = ("torch", "numpy", "av", "lightning-fabric", "webdataset", "soundfile")
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "avssl": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or "cpu",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": world_size,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that runs, if it is one."""
+    import subprocess
+
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,83 @@
+"""KilledError, stopped, damaged: the same command goes on, and what it computes is what an undisturbed run computes."""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_tools import changed, make_config, metrics_of, write_config
+
+from avssl.training.loop import Trainer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+import kill_and_resume
+
+
+@pytest.mark.parametrize(("workers", "kills"), [(0, 3), (1, 2)])
+def test_kills_leave_no_trace(tree, tmp_path, workers, kills):
+    """Rows, losses and all tensors (weights, optimiser, banks, Z), with and without worker processes that prefetch."""
+    tree = changed(tree, **{"data.workers": workers})
+    config = write_config(tree, tmp_path / "config.yaml")
+    differences, killed = kill_and_resume.check(config, tmp_path, steps=11, kills=kills, seed=workers)
+    assert not differences
+    assert killed
+
+
+def test_half_a_log_window_survives(tree, tmp_path):
+    """Checkpoint at step 3, log line at step 5: the line still stands for all five steps."""
+    tree = changed(tree, **{"run.log_every": 5, "run.steps": 10})
+    Trainer(make_config(tree, **{"run.dir": str(tmp_path / "whole")}), say=lambda line: None).run()
+    interrupted = Trainer(make_config(tree), say=lambda line: None)
+
+    class KilledError(Exception):
+        pass
+
+    def die_after_step_4():
+        if interrupted.step == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        interrupted.run(die_after_step_4)
+    said = []
+    Trainer(make_config(tree), say=said.append).run()
+    assert any("continuing after step 3" in line for line in said)
+    assert metrics_of(tree["run"]["dir"]) == metrics_of(tmp_path / "whole")
+
+
+def test_a_damaged_last_checkpoint_costs_steps_only(tree, tmp_path):
+    Trainer(make_config(tree, **{"run.dir": str(tmp_path / "whole")}), say=lambda line: None).run()
+    Trainer(make_config(tree, **{"run.steps": 6}), say=lambda line: None).run()
+    last = Path(tree["run"]["dir"]) / "checkpoints" / "step-00000006.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    said = []
+    Trainer(make_config(tree), say=said.append).run()
+    assert any("damaged checkpoint passed over" in line for line in said)
+    assert any("continuing after step 3" in line for line in said)
+    assert kill_and_resume.compare(tmp_path / "whole", Path(tree["run"]["dir"])) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stop_signal_writes_a_checkpoint_and_exits_with_75(tree, tmp_path, number):
+    config = write_config(changed(tree, **{"run.steps": 200, "run.checkpoint_every": 1000}), tmp_path / "config.yaml")
+    folder = tmp_path / "stopped"
+    argv = ["--config", str(config), "--run.dir", str(folder)]
+    process = kill_and_resume.start(argv)
+    while process.is_alive() and kill_and_resume.steps_written(folder) < 2:
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 75, (tmp_path / "stopped.log").read_text()
+    step = kill_and_resume.steps_written(folder)
+    assert [path.name for path in (folder / "checkpoints").glob("step-*")] == [f"step-{step:08d}.pt"]
+    again = kill_and_resume.start([*argv[:2], "--run.steps", str(step + 1), *argv[2:]])
+    again.join()
+    assert again.exitcode == 0
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()] == list(range(1, step + 2))
+
+
+def test_no_process_is_left_behind():
+    assert multiprocessing.active_children() == []
