@@ -17,10 +17,13 @@ _FAILURES = (av.error.FFmpegError, EOFError, NestedOpenError)
 
 
 class Cursor:
-    """The position in one open container. Only one reader reads at a time; each begins with `seek` or `rewind`."""
+    """The position in one open container. Only one reader reads at a time; each begins with `seek` or `rewind`.
 
-    def __init__(self, container: Any, name: str, deadline: Deadline):
-        self._container, self._name, self.deadline = container, name, deadline
+    `can_seek`: whether time stamps after a seek are the right ones (else reading always begins at the start).
+    """
+
+    def __init__(self, container: Any, name: str, deadline: Deadline, *, can_seek: bool):
+        self._container, self._name, self.deadline, self.can_seek = container, name, deadline, can_seek
         self._fresh = True  # nothing was read yet
 
     def use(self, stream: Any) -> None:
@@ -30,6 +33,9 @@ class Cursor:
 
     def seek(self, stream: Any, tick: int) -> bool:
         """Go to a packet from which what is shown at `tick` can be decoded, if the demuxer finds one."""
+        return self.can_seek and self._go(stream, tick)
+
+    def _go(self, stream: Any, tick: int) -> bool:
         self._fresh = False
         try:
             self._container.seek(tick, stream=stream, backward=True)
@@ -44,7 +50,7 @@ class Cursor:
             return
         start = stream.start_time or 0
         # Demuxers with an index go to its first entry; others only accept times that exist.
-        if not (self.seek(stream, min(start, 0) - (1 << 30)) or self.seek(stream, start)):
+        if not (self._go(stream, min(start, 0) - (1 << 30)) or self._go(stream, start)):
             raise MediaError(self._name, "corrupt", "its start cannot be found again")
 
     def packets(self, stream: Any) -> Iterator[Any]:
@@ -61,5 +67,5 @@ class Cursor:
 
 
 def stamp_of(thing: Any, ordinal: bool = False) -> int | None:
-    """Time stamp of a packet or frame in ticks; where there is none, or with `ordinal`, the order of decoding serves."""
+    """Time stamp of a packet or frame in ticks; without one, or with `ordinal`, the order of decoding serves."""
     return thing.dts if ordinal or thing.pts is None else thing.pts

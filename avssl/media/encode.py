@@ -46,6 +46,7 @@ _REPEATABLE = {
     "libx265": ("x265-params", "pools=none:frame-threads=1:log-level=error"),
     "libsvtav1": ("svtav1-params", "lp=1"),
 }
+_BITEXACT: Any = ContainerFlags.bitexact.value
 _PACKET_SAMPLES = 4096  # PCM would make one packet of whatever it is given, and could not be interleaved
 
 
@@ -69,7 +70,7 @@ class MediaWriter:
         self.container = container
         file: Any = os.fspath(target) if isinstance(target, str | os.PathLike) else target
         self._output = av.open(file, "w", format=container, container_options=dict(muxer_options or {}))
-        self._output.flags |= int(ContainerFlags.bitexact.value)
+        self._output.flags |= _BITEXACT
         self._tracks: list[VideoTrack | AudioTrack] = []
 
     def add_video(

@@ -76,7 +76,9 @@ class Media:
                 raise MediaError(self._name, "corrupt", "the file has changed while it was read")
         self._first_taken = True
         deadline = Deadline(self._name, self._limits.timeout_s)
-        return Cursor(container, self._name, deadline), container.streams[stream.index]
+        # MPEG program streams stamp some packets only, and FFmpeg's guesses for the others are wrong after a seek.
+        cursor = Cursor(container, self._name, deadline, can_seek=self._format != "mpeg")
+        return cursor, container.streams[stream.index]
 
     def __enter__(self) -> Self:
         return self

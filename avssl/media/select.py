@@ -19,7 +19,7 @@ import av
 
 from avssl.media.cursor import stamp_of
 
-_INTRA = 1  # AV_PICTURE_TYPE_I
+_UNKNOWN, _INTRA = 0, 1  # AV_PICTURE_TYPE_NONE, AV_PICTURE_TYPE_I
 _CAN_SKIP = frozenset(("h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video"))  # decoders that heed it packet by packet
 _MAY_BE_SILENT = frozenset(
     ("mpeg4", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "h263", "flv", "wmv1", "wmv2", "wmv3", "vc1", "vp8", "theora")
@@ -79,10 +79,10 @@ class Pass:
     `packets`: in decoding order, the first one a key frame. `at_start`: it is the stream's first. `jump(last, wanted)`:
     whether seeking to `wanted` would save decoding after packets up to `last`. `finish(end, wanted)`: called at the end
     of the stream with the tick where its last picture ends; returns the tick until which that picture is held.
-    `failed`: called after a packet that could not be decoded.
-    `dts_known`: decoding times are the container's own, not guesses. `ordinal`: there are no presentation times, as in
-    AVI; pictures take the decoding times in order. `strict`: the pass is worth nothing where its
-    first picture is not a whole one of its own (streams that refresh themselves part by part have no key frames).
+    `failed`: called after a packet that could not be decoded. `dts_known`: decoding times are the container's own, not
+    guesses. `ordinal`: there are no presentation times, as in AVI; pictures take the decoding times in order. `strict`:
+    the pass is worth nothing where its first picture is not a whole one of its own (streams that refresh themselves
+    part by part have no key frames).
     """
 
     def __init__(
@@ -101,11 +101,14 @@ class Pass:
         self._ended = False
         self._key = 0  # time stamp of the first key frame
         self._last_duration = 0
-        self._chosen: dict[int, int] = {}  # wanted pictures sent to the decoder: time stamp -> end of being shown
+        # Wanted pictures sent to the decoder: time stamp -> (end of being shown, whether an error came before it).
+        self._chosen: dict[int, tuple[int, bool]] = {}
         self._covered_before = self._covered = wanted.served  # wanted times served, or of a chosen picture
         self._pending: list[int] = []  # time stamps in the decoder, for `ordinal`
         self._latest: Any = None
-        self._damaged = False
+        self._broken = False  # a packet could not be decoded since the last key frame
+        self._damaged = False  # a picture came out marked as damaged since the last key frame
+        self._failures = 0
 
     def run(self) -> Iterator[tuple[Any, int, int]]:
         """Yields (frame, its time stamp, number of wanted times it serves), in order of time."""
@@ -120,8 +123,9 @@ class Pass:
             if self._at_start and stamp == self._stamps[0] and stamp <= self._key:
                 start = -(1 << 62)  # before the first picture the first picture is shown
             count = self._wanted.count_between(start, end)
-            if count:
-                self._chosen[stamp] = end
+            self._broken = (self._broken and not packet.is_keyframe) or packet.is_corrupt
+            if count and stamp not in self._chosen:
+                self._chosen[stamp] = end, self._broken
                 self._covered += count
             if self._skips:
                 self._context.skip_frame = "DEFAULT" if count else "NONREF"
@@ -141,7 +145,7 @@ class Pass:
             if len(self._stamps) > 8 * _REORDER:
                 del self._stamps[: 4 * _REORDER]
         yield from self._decode(None)
-        for stamp, end in sorted(self._chosen.items()):
+        for stamp, (end, _) in sorted(self._chosen.items()):
             yield from self._make_do(stamp, end)
 
     def _read(self) -> None:
@@ -174,12 +178,11 @@ class Pass:
             self._read()
 
     def _decode(self, packet: Any) -> Iterator[tuple[Any, int, int]]:
-        if packet is not None and packet.is_corrupt:  # the demuxer knows that bytes are missing
-            self._damaged = True
         try:
             frames = self._context.decode(packet)
         except (av.error.FFmpegError, EOFError):
-            self._damaged = True
+            self._broken = True
+            self._failures += 1
             self._failed()
             return
         for number, frame in enumerate(frames):
@@ -201,7 +204,7 @@ class Pass:
         return stamp
 
     def _receive(self, frame: Any, stamp: int) -> Iterator[tuple[Any, int, int]]:
-        if self._strict and self._latest is None and frame.pict_type != _INTRA:
+        if self._strict and self._latest is None and frame.pict_type not in (_UNKNOWN, _INTRA):
             raise LostPictureError(stamp, early=True)
         if frame.is_corrupt:
             self._damaged = True
@@ -216,9 +219,9 @@ class Pass:
         for early in missed:
             if len(missed) > 1 and not self._silent:
                 raise LostPictureError(early, self._latest is None)
-            yield from self._make_do(early, self._chosen.pop(early))
-        end = self._chosen.pop(stamp, None)
-        if end is not None and self._damaged:
+            yield from self._make_do(early, self._chosen.pop(early)[0])
+        end, after_error = self._chosen.pop(stamp, (None, False))
+        if end is not None and (self._damaged or after_error):
             raise LostPictureError(stamp, self._latest is None)
         if not self._damaged:
             self._latest = (frame, stamp)
@@ -227,6 +230,6 @@ class Pass:
 
     def _make_do(self, stamp: int, end: int) -> Iterator[tuple[Any, int, int]]:
         """A packet showed nothing new: the picture before stays, unless there is damage."""
-        if self._damaged or self._latest is None:
+        if self._damaged or self._failures or self._latest is None:
             raise LostPictureError(stamp, self._latest is None)
         yield *self._latest, self._wanted.serve_before(end)

@@ -137,7 +137,7 @@ class VideoReader:
             raise MediaError(self._name, "too-large", f"its pictures have more than {self._limits.max_pixels} pixels")
 
     def _jump(self, last: int, wanted: int) -> bool:
-        if wanted - last <= 2 * self._interval:
+        if wanted - last <= 2 * self._interval or not self._cursor.can_seek:
             return False
         index = self._stream.index_entries
         if len(index) > 1:

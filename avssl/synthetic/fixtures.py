@@ -32,12 +32,14 @@ class Recipe:
     video: str | None = "libx264"
     audio: str | None = "aac"
     rate_hz: int = 44100
+    bit_rate: int | None = None
     video_options: Mapping[str, str] = field(default_factory=dict)
     muxer_options: Mapping[str, str] = field(default_factory=dict)
     pixel_format: str = "yuv420p"
 
 
 _X264 = {"preset": "veryfast", "crf": "18"}
+_SVT = {"preset": "12", "g": "20", "crf": "20"}
 _VPX = {"deadline": "realtime", "cpu-used": "8"}
 RECIPES: dict[str, Recipe] = {
     "mp4-h264-aac": Recipe("mp4", video_options={**_X264, "g": "30", "bf": "3"}),
@@ -49,22 +51,24 @@ RECIPES: dict[str, Recipe] = {
                                   muxer_options={"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
     "mp4-h264-fastdecode": Recipe("mp4", audio=None, video_options=fastdecode_options()),
     "mp4-hevc-aac": Recipe("mp4", "libx265", video_options={"preset": "ultrafast", "g": "20", "bf": "3"}),
-    "mp4-av1-opus": Recipe("mp4", "libsvtav1", "libopus", 48000, {"preset": "12", "g": "20", "crf": "20"}),
+    "mp4-av1-opus": Recipe("mp4", "libsvtav1", "libopus", 48000, video_options=_SVT),
     "mov-h264-pcm": Recipe("mov", audio="pcm_s16le", video_options={**_X264, "g": "30"}),
     "mov-mjpeg-pcm": Recipe("mov", "mjpeg", "pcm_s16le", pixel_format="yuvj420p"),
     "mkv-h264-opus": Recipe("matroska", audio="libopus", rate_hz=48000, video_options={**_X264, "g": "30", "bf": "3"}),
     "mkv-hevc-flac": Recipe("matroska", "libx265", "flac", video_options={"preset": "ultrafast", "g": "20"}),
     "mkv-mpeg4-mp3": Recipe("matroska", "mpeg4", "libmp3lame", video_options={"bf": "2", "g": "12", "b": "2M"}),
-    "webm-vp9-opus": Recipe("webm", "libvpx-vp9", "libopus", 48000, {**_VPX, "g": "30"}),
+    "webm-vp9-opus": Recipe("webm", "libvpx-vp9", "libopus", 48000, video_options={**_VPX, "g": "30"}),
     "webm-vp8-opus": Recipe("webm", "libvpx", "libopus", 48000,  # with hidden reference pictures
-                            {**_VPX, "g": "30", "b": "1M", "auto-alt-ref": "1", "lag-in-frames": "10"}),
-    "webm-av1-opus": Recipe("webm", "libsvtav1", "libopus", 48000, {"preset": "12", "g": "20", "crf": "20"}),
+                            video_options={**_VPX, "g": "30", "b": "1M", "auto-alt-ref": "1", "lag-in-frames": "10"}),
+    "webm-av1-opus": Recipe("webm", "libsvtav1", "libopus", 48000, video_options=_SVT),
     "avi-mpeg4-mp3": Recipe("avi", "mpeg4", "libmp3lame", video_options={"g": "12", "b": "2M"}),
     "avi-mpeg4-bframes-mp3": Recipe("avi", "mpeg4", "libmp3lame", video_options={"bf": "2", "g": "12", "b": "2M"}),
     "avi-h264-bframes-mp3": Recipe("avi", audio="libmp3lame", video_options={**_X264, "bf": "2", "g": "30"}),
     "avi-mjpeg-pcm": Recipe("avi", "mjpeg", "pcm_s16le", pixel_format="yuvj420p"),
     "ts-h264-aac": Recipe("mpegts", video_options={**_X264, "g": "30", "bf": "3"}),
     "ts-mpeg2-mp2": Recipe("mpegts", "mpeg2video", "mp2", video_options={"bf": "2", "g": "12", "b": "2M"}),
+    "mpeg-mpeg2-mp2": Recipe("mpeg", "mpeg2video", "mp2", video_options={"bf": "2", "g": "12", "b": "2M"}),
+    "asf-wmv2-wmav2": Recipe("asf", "wmv2", "wmav2", bit_rate=64000, video_options={"g": "12", "b": "2M"}),
     "flv-h264-aac": Recipe("flv", video_options={**_X264, "g": "30", "bf": "3"}),
 }  # fmt: skip
 
@@ -146,7 +150,7 @@ def _write_clip(
                 full_range=recipe.pixel_format.startswith("yuvj"),
             )  # fmt: skip
         if recipe.audio is not None:
-            audio = writer.add_audio(recipe.rate_hz, channels, codec=recipe.audio)
+            audio = writer.add_audio(recipe.rate_hz, channels, codec=recipe.audio, bit_rate=recipe.bit_rate)
         if video is not None:
             flashes = {round(flash_s * fps) for flash_s in FLASHES_S}
             for number in range(round(duration_s * fps)):

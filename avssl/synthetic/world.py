@@ -1,12 +1,13 @@
-"""A small rendered audio-visual world with ground truth: labelled clips of moving, sounding shapes, written as real mp4 files.
+"""A small rendered audio-visual world with ground truth: clips of moving, sounding shapes, written as real mp4 files.
 
-It is not real video and nothing measured on it says how a model fares on real video. It is for tests, for the demo, and for
-experiments that need to know what is true: which clips have the wrong sound (`mismatch`), which clips are of one class and
-therefore false negatives of each other (`class_weights`, `variation`).
+It is not real video, and nothing measured on it says how a model fares on real video. It is for tests, for the demo,
+and for experiments that need to know what is true: which clips have the wrong sound (`mismatch`), which clips are of
+one class and therefore false negatives of each other (`class_weights`, `variation`).
 
     write_world(WorldConfig(clips=240, classes=8, mismatch=0.3), "world")
 
-writes `world/CLASS/NNNNNN.mp4` and `world/world.jsonl`, one row a clip (`ClipTruth.row`), which `avssl-shards build` takes as it is.
+writes `world/CLASS/NNNNNN.mp4` and `world/world.jsonl`, one row a clip (`truth_row`), a list that
+`avssl-shards build` takes as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ENCODER_OPTIONS = {"preset": "veryfast", "crf": "26"}
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """The knobs. Clip number i looks and sounds the same in any world of the same seed in which it has the same class."""
+    """The knobs. A clip number looks and sounds the same in any world of the same seed that gives it the same class."""
 
     clips: int = 240
     classes: int = 8
@@ -86,9 +87,9 @@ class ClipTruth:
 
 
 def plan_world(config: WorldConfig) -> list[ClipTruth]:
-    """Who is what: labels in proportion to the weights, in random order, and exactly round(mismatch * clips) wrong sounds.
+    """Who is what: labels in proportion to the weights, in random order; exactly round(mismatch * clips) wrong sounds.
 
-    A wrong sound is that of a random clip of another class, so every class is also heard with pictures of others.
+    A wrong sound is that of a random clip of another class; that clip itself may still have its own.
     """
     random = np.random.default_rng(np.random.SeedSequence((config.seed, config.clips)))
     labels = random.permutation(np.repeat(np.arange(config.classes), _class_sizes(config)))

@@ -1,9 +1,9 @@
 """What happens in one clip of the rendered world: its class traits, its random circumstances, its events.
 
-A *class* fixes a shape, a way of moving, a stripe texture, a typical hue, a timbre, a pitch register and a rhythm. A *scene*
-is one draw from a class: where, how large, how fast, which colours, how loud, how high. Picture and sound are rendered from
-the same scene, so they share two things beyond the class: the times of the events (each impact, swing or flash starts a
-sound) and the size (larger things sound lower). That is what a model can learn without labels.
+A *class* fixes a shape, a way of moving, a stripe texture, a typical hue, a timbre, a pitch register and a rhythm.
+A *scene* is one draw from a class: where, how large, how fast, which colours, how loud, how high. Picture and sound are
+rendered from the same scene, so they share two things beyond the class: the times of the events (each impact, swing or
+flash starts a sound) and the size (larger things sound lower). That is what a model can learn without labels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHAPES = ("disc", "square", "triangle", "star", "ring", "cross", "bar", "crescen
 MOTIONS = ("bounces", "slides", "swings", "spins", "pulses", "flashes", "hops", "shakes")
 TIMBRES = ("bell", "pluck", "flute", "wood", "hiss", "chirp", "drop", "buzz")
 RHYTHMS = ((1.0,), (1.0, 1.0, 2.0), (1.5, 0.5), (0.5, 0.5, 1.0), (1.25, 0.75, 1.0))
-MAX_CLASSES = len(SHAPES) * len(MOTIONS)
+MAX_CLASSES = 32  # of four laps of eight any two classes still differ in two traits
 
 LEAD_S = 4.0  # events are drawn from this long before time zero, so that a clip starts in mid-action
 GOLDEN = 0.618034  # steps of the golden ratio spread hues evenly for any number of classes
@@ -26,7 +26,7 @@ GOLDEN = 0.618034  # steps of the golden ratio spread hues evenly for any number
 
 @dataclass(frozen=True)
 class ClassTraits:
-    """What all clips of a class have in common. Any two of the `MAX_CLASSES` classes differ in at least two traits."""
+    """What all clips of a class have in common. Any two classes differ in two of shape, motion and timbre."""
 
     shape: str
     motion: str
@@ -42,7 +42,7 @@ class ClassTraits:
 
 
 def class_traits(label: int) -> ClassTraits:
-    """The traits of class number `label` (0..63). They depend on the number alone, never on a seed or a class count."""
+    """The traits of class number `label` (0..31). They depend on the number alone, never on a seed or a class count."""
     lap = label // len(SHAPES)  # the first 8 classes share no shape, motion or timbre; later laps recombine them
     return ClassTraits(
         shape=SHAPES[label % 8],
@@ -120,7 +120,7 @@ def draw_scene(seed: int, clip: int, label: int, duration_s: float, variation: f
 
 
 def _events(random: np.random.Generator, rhythm: tuple[float, ...], duration_s: float) -> np.ndarray:
-    """Event times from `LEAD_S` before zero until past the end: the class's rhythm at the clip's own tempo and phase."""
+    """Event times from before `-LEAD_S` until past the end: the class's rhythm at the clip's own tempo and phase."""
     beat_s = float(np.exp(random.uniform(np.log(0.28), np.log(0.75))))
     cycle = beat_s * np.asarray(rhythm)
     cycles = int(np.ceil((duration_s + 2 * LEAD_S) / cycle.sum())) + 1

@@ -12,8 +12,8 @@ from avssl.synthetic import fixtures
 
 clip = functools.cache(fixtures.clip)
 # Containers that tell how long they are: in an index at the front, or in the sizes of their parts.
-TELLING = ["mp4-h264-faststart", "mp4-h264-fragmented", "mkv-h264-opus", "mkv-hevc-flac", "webm-vp9-opus", "webm-av1-opus",
-           "avi-mpeg4-mp3", "avi-mpeg4-bframes-mp3", "avi-mjpeg-pcm"]  # fmt: skip
+TELLING = ["mp4-h264-faststart", "mp4-h264-fragmented", "mkv-h264-opus", "mkv-hevc-flac", "webm-vp9-opus",
+           "webm-av1-opus", "avi-mpeg4-mp3", "avi-mpeg4-bframes-mp3", "avi-mjpeg-pcm"]  # fmt: skip
 
 
 def reason_of(call):
@@ -77,8 +77,11 @@ def test_sound_longer_than_pictures_is_no_damage(container):
             assert media.info.duration_s == pytest.approx(max(video_s, sound_s), abs=0.05)
 
 
-@pytest.mark.parametrize("name", ["mp4-h264-faststart", "mkv-h264-opus", "mkv-mpeg4-mp3", "avi-mpeg4-bframes-mp3", "ts-h264-aac",
-                                  "flv-h264-aac", "mp4-h264-fragmented", "webm-vp9-opus", "mkv-hevc-flac"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    ["mp4-h264-faststart", "mkv-h264-opus", "mkv-mpeg4-mp3", "avi-mpeg4-bframes-mp3", "ts-h264-aac", "flv-h264-aac",
+     "mp4-h264-fragmented", "webm-vp9-opus", "mkv-hevc-flac"],
+)  # fmt: skip
 def test_flipped_bits_never_shorten_the_answer(name):
     """Damage that the decoder can notice is an error; what it cannot notice still has its full number of pictures."""
     whole = clip(name)

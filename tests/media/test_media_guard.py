@@ -174,8 +174,11 @@ def test_containers_are_known_by_their_first_bytes(name, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("container", "codec"), [("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"),
-                                                  ("mp3", "libmp3lame"), ("adts", "aac"), ("aiff", "pcm_s16be")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("wav", "pcm_s16le"), ("flac", "flac"), ("ogg", "libopus"), ("mp3", "libmp3lame"), ("adts", "aac"),
+     ("aiff", "pcm_s16be")],
+)  # fmt: skip
 def test_sound_files_are_accepted(container, codec):
     info = probe(fixtures.surround("stereo", codec, container))
     assert info.video is None and (info.audio.rate_hz, info.audio.channels) == (48000, 2)
@@ -240,12 +243,14 @@ def test_importing_the_package_is_light():
 def test_a_failing_disk_is_no_bad_file(tmp_path, monkeypatch):
     """An input/output error stops the run; it must not count as a damaged clip."""
     path = tmp_path / "clip.mp4"
-    path.write_bytes(fixtures.clip("mp4-h264-faststart"))
+    path.write_bytes(fixtures.clip("mp4-h264-faststart", duration_s=12.0))
     genuine = guard.open_file
 
     class Failing(io.FileIO):
+        broken = False
+
         def read(self, size=-1):
-            if self.tell() > 20_000:
+            if self.broken:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             return super().read(size)
 
@@ -257,6 +262,7 @@ def test_a_failing_disk_is_no_bad_file(tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "open_file", open_failing)
     with open_media(path) as media:
         media.frames_at([0.0])
+        Failing.broken = True
         with pytest.raises(OSError, match="output error") as caught:
-            media.frames_at([3.9])
+            media.frames_at([11.0])
     assert not isinstance(caught.value, MediaError) and caught.value.errno == errno.EIO
