@@ -146,4 +146,6 @@ def _start_wandb(project: str, folder: Path, config: dict[str, Any]) -> Any:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return "none" if value is None else str(value)
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"

@@ -159,7 +159,7 @@ class Trainer:
         if run.channels_last:
             to_channels_last(task)
         if run.compile:
-            task.model.compile()
+            compile_learned(task.model)
         if self.ranks.size > 1 and run.strategy == "fsdp":  # parameters must be sharded before the optimiser sees them
             wrapped = self.fabric.setup_module(task)
             optimizer = self.fabric.setup_optimizers(optim.make_optimizer(wrapped.parameters(), config.optim))
@@ -377,6 +377,13 @@ def to_channels_last(module: nn.Module) -> None:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         elif parameter.dim() == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+
+
+def compile_learned(model: nn.Module) -> None:
+    """torch.compile each part that has parameters (not the front end: its complex numbers do not compile well)."""
+    for part in model.children():
+        if next(part.parameters(), None) is not None:
+            part.compile()
 
 
 def _seed_everything(seed: int) -> None:

@@ -73,9 +73,9 @@ def test_no_config_and_no_shards(capsys, tmp_path):
 
 
 def test_options_win_over_the_file():
-    options = ["--optim.lr=3e-3", "--data.shards", "a", "--data.video.frames", "4", "--model.video_input"]
-    options += ["{fps: 16, frames: 4, size_px: 32, resize_px: 36, mean: [0, 0, 0], std: [1, 1, 1]}"]
-    config = read_config(str(CONFIGS / "tiny.yaml"), options)
+    options = ["--optim.lr=3e-3", "--data.shards", "a", "--data.video.frames", "4", "--model.video_input.frames", "4"]
+    config = read_config(str(CONFIGS / "avid_kinetics_debug.yaml"), options)
     assert config.optim.lr == 3e-3
     assert config.data.shards == ["a"]
     assert config.model.video_input.frames == 4
+    assert config.model.video_input.fps == 16

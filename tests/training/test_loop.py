@@ -179,9 +179,10 @@ def test_an_unusable_clip_shrinks_its_batch_and_is_named(tree, debug_shards, tmp
     outcome, trainer, said = train(tree, **{"data.shards": [str(folder)]})
     assert outcome == "finished"
     sizes = [len(json.loads(line)["rows"]) for line in trainer.folder.rows.read_text().splitlines()]
-    assert sizes.count(7) == 2 and sizes.count(8) == 6  # eight steps of eight: row 5 came twice, or was to
-    assert metrics_of(trainer.folder.path)[-1]["skipped"] == 2
-    assert sum("skipped row 5" in line for line in said) == 2
+    missing = sizes.count(7)
+    assert missing in (2, 3) and sizes.count(8) == 8 - missing  # 64 samples of 24 rows
+    assert metrics_of(trainer.folder.path)[-1]["skipped"] == missing
+    assert sum("skipped row 5" in line for line in said) == missing
 
 
 def test_other_shards_and_damaged_ones_are_refused(tree, debug_shards, tmp_path):
