@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
-from avssl.cli.common import Parser, print_json, progress, run
+from avssl.cli.common import Parser, let_idle_threads_sleep, print_json, progress, run
 from avssl.errors import AvsslError, UsageError
 
 if TYPE_CHECKING:
@@ -91,9 +90,7 @@ def _main(argv: list[str]) -> int:
     output = check_output(arguments.output)
     units = find_units(arguments.inputs)
 
-    # Decoding shares the cores with the model, whose idle threads must not spin meanwhile: on two cores this halves
-    # the time. Must be set before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_idle_threads_sleep()
     from avssl.embedding.run import embed_to_file, options_for
 
     started_s = time.monotonic()

@@ -8,7 +8,7 @@ import textwrap
 from typing import NoReturn
 
 from avssl import config as configuration
-from avssl.cli.common import Parser, progress, run
+from avssl.cli.common import Parser, let_idle_threads_sleep, progress, run
 from avssl.errors import ConfigError
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
@@ -73,6 +73,7 @@ def _pairs(words: list[str]) -> list[tuple[str, str]]:
 
 
 def _train(config) -> int:
+    let_idle_threads_sleep()
     from avssl.training.loop import Trainer
 
     trainer = Trainer(config)

@@ -23,16 +23,15 @@ def draw_video(
     brightness, contrast, saturation and shift of hue; jitter_order [K, 4] uint8: which of the four comes when
     (both absent where the config changes no colour).
     """
-    drawn = {
-        "crop_px": np.stack([random_box(generator, config, height_px, width_px) for _ in range(clips)]),
-        "flip": generator.random(clips) < config.flip,
-    }
+    boxes = [random_box(generator, config, height_px, width_px) for _ in range(clips)]
+    drawn = {"crop_px": np.array(boxes, np.int32), "flip": generator.random(clips) < config.flip}
     reach = (config.brightness, config.contrast, config.saturation)
     if any(reach) or config.hue:
-        low = [*(max(0.0, 1 - value) for value in reach), -config.hue]
-        high = [*(1 + value for value in reach), config.hue]
-        drawn["jitter"] = generator.uniform(low, high, (clips, 4)).astype(np.float32)
-        drawn["jitter_order"] = np.argsort(generator.random((clips, 4)), axis=1).astype(np.uint8)
+        ranges = [*((max(0.0, 1 - value), 1 + value) for value in reach), (-config.hue, config.hue)]
+        places = generator.random((clips, 4)).tolist()
+        factors = [[low + at * (high - low) for at, (low, high) in zip(row, ranges, strict=True)] for row in places]
+        drawn["jitter"] = np.array(factors, np.float32)
+        drawn["jitter_order"] = generator.random((clips, 4)).argsort(1).astype(np.uint8)
     return drawn
 
 
@@ -41,12 +40,13 @@ def draw_audio(generator: np.random.Generator, config: AugmentConfig, clips: int
     return {"gain": generator.uniform(*config.gain, clips).astype(np.float32)}
 
 
-def random_box(generator: np.random.Generator, config: AugmentConfig, height_px: int, width_px: int) -> np.ndarray:
+def random_box(
+    generator: np.random.Generator, config: AugmentConfig, height_px: int, width_px: int
+) -> tuple[int, int, int, int]:
     """The box (top, left, height, width) of a random resized crop.
 
     The first of ten drawn boxes that fits the frame; if none does, the largest centred box of an allowed aspect.
     """
-    # Plain floats: on arrays this small, NumPy's calls would take longer than decoding a frame.
     narrowest, widest = config.crop_aspect
     smallest, largest = (share * height_px * width_px for share in config.crop_area)
     places = generator.random((_CROP_ATTEMPTS, 4)).tolist()
@@ -61,4 +61,4 @@ def random_box(generator: np.random.Generator, config: AugmentConfig, height_px:
         width = min(width_px, max(1, round(height_px * widest)))
         height = min(height_px, max(1, round(width_px / narrowest)))
         top, left = (height_px - height) // 2, (width_px - width) // 2
-    return np.array([top, left, height, width], np.int32)
+    return top, left, height, width

@@ -1,6 +1,7 @@
 """Which moments of a sample are seen and heard (the sampling of the AVID code).
 
-All times are seconds from the start of the stored clip, where both its streams start.
+All times are seconds from the start of the stored clip, where both its streams start. Plain floats: right after a
+frame was decoded nothing of NumPy is in the processor's cache, and its calls on a few numbers cost more than they do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ROUNDING_S = 1e-6  # far below a frame, far above the rounding of a time in float64
+_ROUNDING = 1e-6  # of a frame: far above the rounding of a time in float64
+
+Starts = tuple[float, float]
+"""Where the video clip and the audio window start, nan for a modality that is not wanted."""
 
 
 @dataclass(frozen=True)
@@ -28,51 +32,48 @@ class Span:
 
 def random_starts(
     generator: np.random.Generator, clips: int, video: Span | None, audio: Span | None, offset_s: float
-) -> np.ndarray:
-    """Random window starts [clips, 2] in s: (video, audio), nan for a modality that is not wanted.
+) -> list[Starts]:
+    """Random starts of `clips` pairs of windows.
 
     The longer window is placed first, uniformly where both fit; the shorter one then starts uniformly between
     `offset_s` before the longer one's start and such that it ends `offset_s` after its end, clipped to its stream.
     """
-    return _starts(generator.random((clips, 2)), video, audio, offset_s)
+    places = generator.random((clips, 2)).tolist()
+    return [_place(first, second, video, audio, offset_s) for first, second in places]
 
 
-def even_starts(clips: int, video: Span | None, audio: Span | None) -> np.ndarray:
-    """Window starts [clips, 2] spaced evenly from the first to the last possible, the shorter window centred in the
-    longer one. A single clip is taken from the middle."""
-    places = np.linspace(0, 1, clips) if clips > 1 else np.array([0.5])
-    return _starts(np.stack([places, np.full(clips, 0.5)], 1), video, audio, offset_s=0.0)
+def even_starts(clips: int, video: Span | None, audio: Span | None) -> list[Starts]:
+    """Starts spaced evenly from the first to the last possible, the shorter window centred in the longer one.
+    A single clip is taken from the middle."""
+    places = [k / (clips - 1) for k in range(clips)] if clips > 1 else [0.5]
+    return [_place(place, 0.5, video, audio, offset_s=0.0) for place in places]
 
 
-def _starts(places: np.ndarray, video: Span | None, audio: Span | None, offset_s: float) -> np.ndarray:
-    """Window starts from places in [0, 1]: column 0 places the longer window, column 1 the shorter one."""
-    starts = np.full((len(places), 2), np.nan)
-    if video is None or audio is None:
-        column, only = (1, audio) if video is None else (0, video)
-        assert only is not None, "one modality is wanted"
-        starts[:, column] = places[:, 0] * only.latest_s
-        return starts
-    first, long, short = (1, audio, video) if audio.window_s >= video.window_s else (0, video, audio)
-    start = places[:, 0] * min(long.latest_s, short.latest_s)
-    low = np.clip(start - offset_s, 0, short.latest_s)
-    high = np.clip(start + long.window_s + offset_s - short.window_s, low, short.latest_s)
-    starts[:, first] = start
-    starts[:, 1 - first] = low + places[:, 1] * (high - low)
-    return starts
+def _place(first: float, second: float, video: Span | None, audio: Span | None, offset_s: float) -> Starts:
+    """Starts from places in [0, 1]: `first` places the longer window, `second` the shorter one."""
+    if audio is None:
+        return (first * video.latest_s if video else math.nan), math.nan
+    if video is None:
+        return math.nan, first * audio.latest_s
+    long, short = (audio, video) if audio.window_s >= video.window_s else (video, audio)
+    start = first * min(long.latest_s, short.latest_s)
+    low = min(max(start - offset_s, 0.0), short.latest_s)
+    high = min(max(start + long.window_s + offset_s - short.window_s, low), short.latest_s)
+    other = low + second * (high - low)
+    return (other, start) if long is audio else (start, other)
 
 
-def snap(starts: np.ndarray, fps: float) -> np.ndarray:
-    """Move video starts back to the frame shown then, and audio starts by as much, so that both stay in step."""
-    frame_s = np.floor(starts[:, 0] * fps + _ROUNDING_S) / fps
-    audio_s = np.maximum(0, starts[:, 1] + frame_s - starts[:, 0])
-    return np.stack([frame_s, audio_s], 1)
+def snap(starts: Starts, fps: float) -> Starts:
+    """Move a video start back to the frame shown then, and the audio start by as much, so that both stay in step."""
+    video_s, audio_s = starts
+    frame_s = math.floor(video_s * fps + _ROUNDING) / fps
+    return frame_s, audio_s if math.isnan(audio_s) else max(audio_s + frame_s - video_s, 0.0)
 
 
-def frame_times(start_s: float, frames: int, fps: float, end_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Times to decode and which of them each of the `frames` shows.
+def frame_times(start_s: float, frames: int, fps: float, end_s: float) -> list[float]:
+    """The times of the frames that exist of `frames` wanted ones: frame k is the one shown at start + k / fps.
 
-    Frame k is the one shown at start + k / fps. Where the stream ends first, the frames that exist are repeated
-    from the clip's start: `(times, index)` with `times[index]` of length `frames`.
+    At least one. Where these are fewer than `frames`, the clip repeats them from its start.
     """
-    exist = min(frames, max(1, math.ceil((end_s - start_s) * fps - _ROUNDING_S)))
-    return start_s + np.arange(exist) / fps, np.arange(frames) % exist
+    exist = min(frames, max(1, math.ceil((end_s - start_s) * fps - _ROUNDING)))
+    return [start_s + k / fps for k in range(exist)]

@@ -10,6 +10,8 @@ import numpy as np
 Batch = dict[str, Any]
 """A flat dict of tensors, batch first."""
 
+_TYPES = {"row": np.int64, "epoch": np.int64, "time_s": np.float32, "video_size_px": np.int32}
+
 
 @dataclass
 class Sample:
@@ -17,7 +19,7 @@ class Sample:
 
     row: int
     epoch: int
-    time_s: np.ndarray  # [K, 2] starts of video and audio, nan where not wanted
+    starts_s: list[tuple[float, float]]  # K starts of video and audio, nan where not wanted
     video: list[np.ndarray] | None = None
     video_size_px: tuple[int, int] = (0, 0)  # height, width
     audio: np.ndarray | None = None
@@ -34,31 +36,28 @@ class Collator:
 
     def __init__(self, capacity: int):
         self._capacity, self._count = capacity, 0
-        self._arrays: dict[str, np.ndarray] = {}
+        self._large: dict[str, np.ndarray] = {}
+        self._small: dict[str, list[Any]] = {}
         self._size_px = (0, 0)
 
     def add(self, sample: Sample) -> None:
-        self._put("row", np.array(sample.row, np.int64))
-        self._put("epoch", np.array(sample.epoch, np.int64))
-        self._put("time_s", sample.time_s.astype(np.float32))
+        small = {"row": sample.row, "epoch": sample.epoch, "time_s": sample.starts_s, **sample.augmentation}
         if sample.video is not None:
             self._put_video(sample.video, sample.video_size_px)
-            self._put("video_size_px", np.array(sample.video_size_px, np.int32))
+            small["video_size_px"] = sample.video_size_px
         if sample.audio is not None:
-            self._put("audio", sample.audio)
-            self._put("audio_mask", np.array(sample.has_audio))
-        for name, value in sample.augmentation.items():
-            self._put(name, value)
+            if "audio" not in self._large:
+                self._large["audio"] = np.empty((self._capacity, *sample.audio.shape), np.float32)
+            self._large["audio"][self._count] = sample.audio
+            small["audio_mask"] = sample.has_audio
+        for name, value in small.items():
+            self._small.setdefault(name, []).append(value)
         self._count += 1
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The entries of the batch; empty without samples."""
-        return {name: array[: self._count] for name, array in self._arrays.items()}
-
-    def _put(self, name: str, value: np.ndarray) -> None:
-        if name not in self._arrays:
-            self._arrays[name] = np.empty((self._capacity, *value.shape), value.dtype)
-        self._arrays[name][self._count] = value
+        arrays = {name: np.array(values, _TYPES.get(name)) for name, values in self._small.items()}
+        return arrays | {name: array[: self._count] for name, array in self._large.items() if self._count}
 
     def _put_video(self, clips: list[np.ndarray], size_px: tuple[int, int]) -> None:
         height, width = (max(sides) for sides in zip(size_px, self._size_px, strict=True))
@@ -66,10 +65,10 @@ class Collator:
             picture = (height, width, 3) if clips[0].ndim == 4 else (height * 3 // 2, width)
             larger = np.empty((self._capacity, len(clips), len(clips[0]), *picture), np.uint8)
             for n in range(self._count):
-                for clip, into in zip(self._arrays["video"][n], larger[n], strict=True):
+                for clip, into in zip(self._large["video"][n], larger[n], strict=True):
                     _place(clip, into)
-            self._arrays["video"], self._size_px = larger, (height, width)
-        for clip, into in zip(clips, self._arrays["video"][self._count], strict=True):
+            self._large["video"], self._size_px = larger, (height, width)
+        for clip, into in zip(clips, self._large["video"][self._count], strict=True):
             _place(clip, into)
 
 

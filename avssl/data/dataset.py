@@ -15,8 +15,12 @@ from avssl.data.config import AudioSpec, DataConfig, VideoSpec
 from avssl.data.order import Entry
 from avssl.data.parcel import Parcel
 from avssl.errors import AvsslError, ConfigError, MediaError
-from avssl.media import Media, decode_flac, open_media
+from avssl.media import Limits, Media, decode_flac, open_media
+from avssl.media.limits import DEFAULT_LIMITS
+from avssl.media.types import Channels
 from avssl.shards import ShardSet
+
+_PACKED = Limits(probe_bytes=32)  # files that `avssl.shards` has encoded
 
 
 class Request(NamedTuple):
@@ -97,7 +101,7 @@ class ClipDataset(torch.utils.data.Dataset):
             members.close()
         return sample
 
-    def _starts(self, generator: np.random.Generator, record: dict[str, Any]) -> np.ndarray:
+    def _starts(self, generator: np.random.Generator, record: dict[str, Any]) -> list[clips.Starts]:
         config, video, audio = self.config, None, None
         if config.video:
             video = clips.Span(record["video"]["duration_s"], config.video.duration_s)
@@ -107,18 +111,21 @@ class ClipDataset(torch.utils.data.Dataset):
             starts = clips.even_starts(config.clips, video, audio)
         else:
             starts = clips.random_starts(generator, config.clips, video, audio, config.offset_s)
-        return clips.snap(starts, record["video"]["fps"]) if video else starts
+        fps = record["video"]["fps"] if video else 0.0
+        return [clips.snap(start, fps) for start in starts] if fps else starts
 
     def _add_video(self, sample: Sample, members: _Members, spec: VideoSpec, generator: np.random.Generator) -> None:
         media, end_s = members.media(), members.record["video"]["duration_s"]
         sample.video = []
-        for start_s in sample.time_s[:, 0]:
-            times, index = clips.frame_times(start_s, spec.frames, spec.fps, end_s)
+        for start_s, _ in sample.starts_s:
+            times = clips.frame_times(start_s, spec.frames, spec.fps, end_s)
             frames = media.frames_at(times, short_side_px=spec.short_side_px, pixels=self.config.pixels).data
             if len(times) < spec.frames:
-                frames = frames[index]
+                frames = frames[np.arange(spec.frames) % len(times)]
             sample.video.append(_limit_aspect(frames, spec.max_aspect))
         sample.video_size_px = _size_px(sample.video[0])
+        if any(clip.shape != sample.video[0].shape for clip in sample.video):
+            raise MediaError(members.record["id"], "size", "its pictures change their size")
         if self.config.augment:
             drawn = augment.draw_video(generator, self.config.augment, self.config.clips, *sample.video_size_px)
             sample.augmentation |= drawn
@@ -127,7 +134,7 @@ class ClipDataset(torch.utils.data.Dataset):
         sample.audio = np.zeros((self.config.clips, spec.channels, spec.samples), np.float32)
         sample.has_audio = members.record["audio"] is not None
         if sample.has_audio:
-            for start_s, window in zip(sample.time_s[:, 1], sample.audio, strict=True):
+            for (_, start_s), window in zip(sample.starts_s, sample.audio, strict=True):
                 sound = members.sound(start_s, spec)
                 window[:, : sound.shape[1]] = sound
         if self.config.augment:
@@ -153,7 +160,10 @@ class _Members:
         if self._media is None:
             kept = [name for name in self.record["members"] if name != "json"]
             extension = "mp4" if "mp4" in kept else kept[0]
-            self._media = open_media(self.read(extension), name=f"{self.record['id']}.{extension}")
+            video = self.record["video"]
+            packed = video is not None and video["frames"] is not None
+            limits = _PACKED if packed else DEFAULT_LIMITS
+            self._media = open_media(self.read(extension), name=f"{self.record['id']}.{extension}", limits=limits)
         return self._media
 
     def sound(self, start_s: float, spec: AudioSpec) -> np.ndarray:
@@ -168,21 +178,14 @@ class _Members:
                     f" set it to {rate_hz} or build the shards again with the other rate"
                 )
         else:
-            samples = (
-                self.media()
-                .audio_between(
-                    start_s, spec.duration_s, rate_hz=spec.rate_hz, channels="mono" if spec.channels == 1 else "all"
-                )
-                .samples
-            )
+            wanted: Channels = "mono" if spec.channels == 1 else "all"
+            media = self.media()
+            samples = media.audio_between(start_s, spec.duration_s, rate_hz=spec.rate_hz, channels=wanted).samples
         if spec.channels == 1 and len(samples) > 1:
             samples = samples.mean(0, keepdims=True)
         if len(samples) != spec.channels:
-            raise MediaError(
-                self.record["id"],
-                "channels",
-                f"it has {len(samples)} channels, but data.audio.channels is {spec.channels}",
-            )
+            detail = f"it has {len(samples)} channels, but data.audio.channels is {spec.channels}"
+            raise MediaError(self.record["id"], "channels", detail)
         return samples[:, : spec.samples]
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ depend on the number of workers. No shell command is ever run for a URL.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from avssl.ahead import ahead
 from avssl.data import order
 from avssl.data.config import DataConfig
 from avssl.data.dataset import Request
-from avssl.errors import ConfigError, ShardError
+from avssl.errors import AvsslError, ConfigError, ShardError
 from avssl.shards import ShardSet
 
 _ATTEMPTS = 3  # a connection may break; what has arrived is not asked for again
+_PAUSE_S = 2.0  # before the second attempt; twice that before the third
 _FETCH_BYTES = 1 << 20
 
 
@@ -49,6 +51,8 @@ class StreamedShards:
                 with _open_url(url) as source, (copy / name).open("wb") as target:
                     while block := source.read(_FETCH_BYTES):
                         target.write(block)
+            except AvsslError:
+                raise
             except Exception as error:  # each protocol of fsspec raises its own kinds
                 raise ShardError(
                     f"{url}: cannot be fetched ({error}); data.shards wants the address of a shard folder"
@@ -77,6 +81,10 @@ class StreamedBatches:
     ):
         self.shards, self.rows, self.config = shards, rows, config
         self.rank, self.world_size, self.position, self.end = rank, world_size, position, end
+        self._length = len(order.rank_slice(range(len(rows) * config.draws_per_row), rank, world_size))
+        """Samples of this rank in an epoch."""
+        if self._length == 0:
+            raise ConfigError(f"reader webdataset cannot share {len(rows)} usable rows among {world_size} ranks")
 
     def __iter__(self) -> Iterator[list[Request]]:
         yield from ahead(self._batches(), depth=2)
@@ -87,8 +95,7 @@ class StreamedBatches:
             yield [next(requests) for _ in order.rank_slice(batch, self.rank, self.world_size)]
 
     def _requests(self) -> Iterator[Request]:
-        length = len(order.rank_slice(range(len(self.rows) * self.config.draws_per_row), self.rank, self.world_size))
-        epoch, gone = divmod(self.position // self.world_size, length)
+        epoch, gone = divmod(self.position // self.world_size, self._length)
         while True:
             plan = Plan(self.shards.set.shard[self.rows], epoch, self.config, self.rank, self.world_size)
             yield from self._epoch(plan, epoch, gone)
@@ -124,11 +131,12 @@ class StreamedBatches:
                     if not missing:
                         return
                 raise ShardError(f"{url}: sample {next(iter(missing))} is missing; the manifest is of other shards")
-            except ShardError:
+            except AvsslError:
                 raise
             except Exception as error:  # each protocol of fsspec raises its own kinds, tarfile others
                 if attempt == _ATTEMPTS:
                     raise ShardError(f"{url}: cannot be read ({type(error).__name__}: {error})") from error
+                time.sleep(_PAUSE_S * attempt)
 
     def _sizes(self, record: dict[str, Any]) -> dict[str, int]:
         """Extension and size in bytes of the members that are decoded."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from avssl.rng import sample_generator
@@ -42,7 +44,7 @@ def _note(scene: Scene, rate_hz: int, random: np.random.Generator) -> np.ndarray
     pitch_hz, timbre, nyquist_hz = scene.pitch_hz, scene.traits.timbre, rate_hz / 2
     fade = np.exp(-time_s / (0.12 * scene.decay))
     if timbre in PARTIALS:
-        note = sum(
+        note = _sum(
             amplitude * np.exp(-time_s / (decay_s * scene.decay)) * np.sin(2 * np.pi * ratio * pitch_hz * time_s)
             for ratio, amplitude, decay_s in PARTIALS[timbre]
             if ratio * pitch_hz < nyquist_hz
@@ -54,10 +56,14 @@ def _note(scene: Scene, rate_hz: int, random: np.random.Generator) -> np.ndarray
     elif timbre == "drop":  # down as far
         note = np.sin(2 * np.pi * np.cumsum(2 * pitch_hz * 2 ** (-1.5 * np.minimum(time_s / 0.2, 1))) / rate_hz) * fade
     else:  # buzz: an odd-harmonic tone that flutters
-        tone = sum(np.sin(2 * np.pi * k * 0.5 * pitch_hz * time_s) / k for k in range(1, 16, 2))
+        tone = _sum(np.sin(2 * np.pi * k * 0.5 * pitch_hz * time_s) / k for k in range(1, 16, 2))
         note = tone * (0.6 + 0.4 * np.sin(2 * np.pi * 30.0 * time_s)) * fade
     note = note * np.minimum(1.0, time_s / ATTACK_S.get(timbre, 0.002))
     return (note / max(float(np.abs(note).max()), 1e-9)).astype(np.float32)
+
+
+def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.sum(list(parts), axis=0)
 
 
 def _band_noise(samples: int, rate_hz: int, centre_hz: float, random: np.random.Generator) -> np.ndarray:
