@@ -12,7 +12,7 @@ from avssl.synthetic.world_scene import Scene
 PEAK = 0.9  # of full scale, after which nothing can clip
 
 # Timbres made of decaying partials: (frequency ratio, amplitude, decay time in s) each.
-PARTIALS = {
+PARTIALS: dict[str, list[tuple[float, float, float]]] = {
     "bell": [(1.0, 1.0, 0.5), (2.76, 0.6, 0.35), (5.40, 0.4, 0.2), (8.93, 0.2, 0.1)],
     "pluck": [(k, 1.0 / k, 0.35 / k) for k in range(1, 8)],
     "flute": [(1.0, 1.0, 0.25), (2.0, 0.15, 0.2), (3.0, 0.05, 0.2)],

@@ -34,7 +34,7 @@ def make_batch(sizes, clips=2, frames=3, seed=0, config=None):
     samples, collator = [], collate.Collator(len(sizes))
     for row, (height, width) in enumerate(sizes):
         pictures = natural(generator, clips, frames, height, width, 3).numpy()
-        sample = collate.Sample(row, 0, np.zeros((clips, 2)), list(pictures), (height, width))
+        sample = collate.Sample(row, 0, [(0.0, 0.0)] * clips, list(pictures), (height, width))
         if config:
             sample.augmentation = augment.draw_video(drawer, config, clips, height, width)
         samples.append(sample)
