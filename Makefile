@@ -37,9 +37,9 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks.loader
-	$(BIN)/python -m benchmarks.train_step
-	$(BIN)/python -m benchmarks.embed
+	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/embed.py
 
 clean:
 	rm -rf .venv build dist *.egg-info

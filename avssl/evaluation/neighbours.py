@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avssl.errors import UsageError
+from avssl.evaluation.chance import luck
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Accuracy:
 
     accuracy: float
     chance: float  # expected accuracy of taking the class of a random clip of another source
+    luck: float  # what such takers reach or stay below in 95 % of cases, the queries taken as independent
     majority: float  # accuracy of always answering the counted clips' most frequent class
     counted: int
     classes: int  # among the counted clips
@@ -82,6 +84,7 @@ def _accuracy(queries: Labelled, reference: Labelled, judge: Judge) -> Accuracy:
     return Accuracy(
         accuracy=float(np.mean(right)),
         chance=float(np.mean(by_chance)),
+        luck=luck(np.array(by_chance)),
         majority=float(counts.max() / counts.sum()),
         counted=len(right),
         classes=len(counts),

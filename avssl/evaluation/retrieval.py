@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from avssl.errors import UsageError
+from avssl.evaluation.chance import luck
 
 TILE = 1024  # queries at a time: the similarity matrix is never held whole
 
@@ -89,11 +90,3 @@ def chance_within(right: np.ndarray, candidates: int) -> np.ndarray:
     place = np.arange(candidates)
     none_yet = np.maximum(candidates - np.asarray(right)[:, None] - place, 0) / (candidates - place)
     return 1.0 - np.cumprod(none_yet, axis=1)
-
-
-def luck(probabilities: np.ndarray, share: float = 0.95) -> float:
-    """The share of hits that independent trials of these probabilities [N] stay at or below in `share` of cases."""
-    hits = np.ones(1)  # hits[h] = probability of h hits among the trials so far
-    for p in probabilities:
-        hits = np.append(hits * (1.0 - p), 0.0) + np.append(0.0, hits * p)
-    return float(np.argmax(np.cumsum(hits) >= share - 1e-9) / len(probabilities))
