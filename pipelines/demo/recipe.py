@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avssl import config
 from avssl.cli.common import progress
 from avssl.files import read_json, read_jsonl, write_jsonl
 from avssl.synthetic.world import WorldConfig, write_world
@@ -18,6 +20,8 @@ from pipelines.demo.measure import Embedded
 CONFIG = Path("configs/tiny.yaml")
 WORLD = WorldConfig(clips=480, classes=8, seed=1)
 BATCH = 32
+STEPS = 600  # about two minutes on two cores
+MOST_PASSES = 150  # a few clips are learned by heart sooner
 SHORT_SIDE_PX = 96
 
 
@@ -27,7 +31,7 @@ class Run:
 
     out: Path
     device: str
-    steps: int
+    steps: int | None  # None: as many as make sense
     clip_s: float
 
     def shards(self, part: str) -> Path:
@@ -64,19 +68,22 @@ def pack(log: Log, run: Run, root: Path, split: Split) -> None:
 
 def pretrain(log: Log, run: Run) -> list[dict[str, Any]]:
     """Train the tiny model on the packed clips; returns the lines of its metrics.jsonl."""
+    from avssl.shards.read import ShardSet
+
+    rows = len(ShardSet.open(run.shards("train")))
+    batch_size = min(BATCH, rows)  # no clip should meet itself in a batch
+    steps = run.steps or min(STEPS, math.ceil(MOST_PASSES * rows / batch_size))
     log.run(
-        "avssl-train", "--config", CONFIG, "--run.dir", run.run_folder, "--run.steps", str(run.steps),
+        "avssl-train", "--config", CONFIG, "--run.dir", run.run_folder, "--run.steps", str(steps),
         "--run.device", run.device, "--data.shards", json.dumps([str(run.shards("train"))]),
-        "--data.batch_size", str(batch_size(run)),
+        "--data.batch_size", str(batch_size),
     )  # fmt: skip
     return read_jsonl(run.run_folder / "metrics.jsonl")
 
 
 def batch_size(run: Run) -> int:
-    """No clip should meet itself in a batch."""
-    from avssl.shards.read import ShardSet
-
-    return min(BATCH, len(ShardSet.open(run.shards("train"))))
+    """Of the finished run."""
+    return config.read(run.run_folder / "config.yaml")["data"]["batch_size"]
 
 
 def embed(log: Log, run: Run, part: str) -> Embedded:
