@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +18,7 @@ TOTAL_S = 2400.0  # of all videos together: more does not fit into a demo's minu
 MAX_VIDEOS = 600
 SHORTEST_S = 4.0  # a video must leave something to learn from and something to hold out
 MIN_CLIPS = 8
-SHORTEST_CLIP = 0.5  # of a clip's length: a shorter rest is dropped when packing
+SHORTEST_CLIP_S = 1.0  # `avssl-shards build` drops a shorter rest
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def split(videos: list[Video], clip_s: float) -> Split:
     by_video = _split_by_video if len(videos) >= MANY_VIDEOS else _split_by_time
     result = by_video(videos)
     for rows in (result.train, result.held_out):
-        clips = sum(math.ceil((row["end_s"] - row["start_s"]) / clip_s - SHORTEST_CLIP) for row in rows)
+        clips = sum(_clips(row["end_s"] - row["start_s"], clip_s) for row in rows)
         if clips < MIN_CLIPS:
             total_s = sum(video.end_s - video.start_s for video in videos)
             raise UsageError(
@@ -106,6 +105,12 @@ def split(videos: list[Video], clip_s: float) -> Split:
                 f"{MIN_CLIPS * clip_s / HELD_OUT_TIME:.0f} s of video with sound"
             )
     return result
+
+
+def _clips(duration_s: float, clip_s: float) -> int:
+    """How many clips packing makes of this time."""
+    whole, rest_s = divmod(duration_s + 1e-6, clip_s)
+    return int(whole) + (rest_s >= SHORTEST_CLIP_S)
 
 
 def _split_by_video(videos: list[Video]) -> Split:

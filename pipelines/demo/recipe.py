@@ -13,7 +13,7 @@ from avssl import config
 from avssl.cli.common import progress
 from avssl.files import read_json, read_jsonl, write_jsonl
 from avssl.synthetic.world import WorldConfig, write_world
-from pipelines.demo.clips import SHORTEST_CLIP, Split, Video
+from pipelines.demo.clips import SHORTEST_CLIP_S, Split, Video
 from pipelines.demo.log import Log
 from pipelines.demo.measure import Embedded
 
@@ -61,7 +61,7 @@ def pack(log: Log, run: Run, root: Path, split: Split) -> None:
         write_jsonl(clip_list, rows)
         log.run(
             "avssl-shards", "build", clip_list, run.shards(part), "--root", root, "--require", "both",
-            "--clip-s", f"{run.clip_s:g}", "--min-clip-s", f"{SHORTEST_CLIP * run.clip_s:g}",
+            "--clip-s", f"{run.clip_s:g}", "--min-clip-s", f"{SHORTEST_CLIP_S:g}",
             "--short-side-px", str(SHORT_SIDE_PX),
         )  # fmt: skip
 

@@ -176,3 +176,19 @@ def test_mean_colour_and_loudness_do_not_tell_the_class():
 def test_refuses_settings_that_make_no_world(wrong, message):
     with pytest.raises(ConfigError, match=message):
         WorldConfig(**wrong)
+
+
+def test_the_manifest_is_a_list_for_packing(tmp_path):
+    from avssl.shards.build import build
+    from avssl.shards.options import BuildOptions
+    from avssl.shards.read import ShardSet
+    from avssl.shards.sources import list_sources
+
+    rows = write_world(replace(SMALL, clips=4, mismatch=0.5), tmp_path / "world")
+    build(list_sources(tmp_path / "world" / MANIFEST), tmp_path / "shards", BuildOptions(), workers=1)
+    shards = ShardSet.open(tmp_path / "shards")
+    packed = {record["source"]: record for record in map(shards.record, range(len(shards)))}
+    assert len(shards) == 4 and shards.has_audio.all() and shards.has_video.all()
+    for row in rows:
+        assert packed[row["path"]]["label"] == row["label"]
+        assert packed[row["path"]]["meta"]["mismatched"] == row["mismatched"]
