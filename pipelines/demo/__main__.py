@@ -97,7 +97,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--videos", metavar="SRC", help="folder (or .csv, .jsonl list) of videos; default: render some")
     parser.add_argument("--out", metavar="DIR", default="demo", help="where everything goes (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, metavar="N", default=450, help="of training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, metavar="N", help="of training (default: 450, fewer for few clips)")
     parser.add_argument("--clips", type=int, metavar="N", default=480, help="to render (default: %(default)s)")
     return parser.parse_args(argv)
 

@@ -43,7 +43,7 @@ Weights of convolutions and linear layers are stored in half precision and compu
 def main(argv: list[str]) -> None:
     parser = Parser(prog="python -m pipelines.demo.bundle", description="Make the bundled model anew.")
     parser.add_argument("--out", metavar="DIR", default="avssl/assets/tiny", help="default: %(default)s")
-    parser.add_argument("--steps", type=int, metavar="N", help="of training (default: the demo's)")
+    parser.add_argument("--steps", type=int, metavar="N", default=600, help="of training (default: %(default)s)")
     parser.add_argument("--clips", type=int, metavar="N", default=480, help="to render (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     args = parser.parse_args(argv)

@@ -14,9 +14,6 @@ from typing import Any
 
 from avssl.errors import AvsslError
 
-# Threads that wait without spinning: a little slower alone, many times faster when something else wants a core too.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-
 
 class Log:
     """`steps` and `commands` end up in the report."""
@@ -47,7 +44,7 @@ class Log:
         print(f"   $ {shown}", flush=True)
         start_s = time.monotonic()
         try:
-            code = subprocess.run(words, env=ENVIRONMENT | os.environ).returncode
+            code = subprocess.run(words).returncode
         except FileNotFoundError:
             raise AvsslError(f"{script}: no such command; run make install") from None
         if code:

@@ -20,7 +20,7 @@ from pipelines.demo.measure import Embedded
 CONFIG = Path("configs/tiny.yaml")
 WORLD = WorldConfig(clips=480, classes=8, seed=1)
 BATCH = 32
-STEPS = 600  # about two minutes on two cores
+STEPS = 450  # about two minutes on two cores
 MOST_PASSES = 150  # a few clips are learned by heart sooner
 SHORT_SIDE_PX = 96
 
