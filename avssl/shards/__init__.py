@@ -1,17 +1,17 @@
-"""The shard format: the only place that knows how samples lie in tar files. See docs/shard-format.md."""
+"""The shard format: the only place that knows how samples lie in tar files. See docs/shard-format.md.
+
+Reading is exported here; `build`, `merge` and `verify` live in the modules of those names.
+"""
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["BuildOptions", "ShardSet", "build", "merge", "verify"]
+__all__ = ["BuildOptions", "ShardSet"]
 
 if TYPE_CHECKING:
-    from avssl.shards.build import build
-    from avssl.shards.merge import merge
     from avssl.shards.options import BuildOptions
     from avssl.shards.read import ShardSet
-    from avssl.shards.verify import verify
 
-_HOMES = {"BuildOptions": "options", "ShardSet": "read", "build": "build", "merge": "merge", "verify": "verify"}
+_HOMES = {"BuildOptions": "options", "ShardSet": "read"}
 
 
 def __getattr__(name: str) -> Any:
