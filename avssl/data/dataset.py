@@ -15,12 +15,9 @@ from avssl.data.config import AudioSpec, DataConfig, VideoSpec
 from avssl.data.order import Entry
 from avssl.data.parcel import Parcel
 from avssl.errors import AvsslError, ConfigError, MediaError
-from avssl.media import Limits, Media, decode_flac, open_media
-from avssl.media.limits import DEFAULT_LIMITS
-from avssl.media.types import Channels
+from avssl.media import Media, decode_flac, open_media, packed_frames
+from avssl.media.types import Channels, Pixels
 from avssl.shards import ShardSet
-
-_PACKED = Limits(probe_bytes=32)  # files that `avssl.shards` has encoded
 
 
 class Request(NamedTuple):
@@ -115,11 +112,11 @@ class ClipDataset(torch.utils.data.Dataset):
         return [clips.snap(start, fps) for start in starts] if fps else starts
 
     def _add_video(self, sample: Sample, members: _Members, spec: VideoSpec, generator: np.random.Generator) -> None:
-        media, end_s = members.media(), members.record["video"]["duration_s"]
+        end_s = members.record["video"]["duration_s"]
         sample.video = []
         for start_s, _ in sample.starts_s:
             times = clips.frame_times(start_s, spec.frames, spec.fps, end_s)
-            frames = media.frames_at(times, short_side_px=spec.short_side_px, pixels=self.config.pixels).data
+            frames = members.frames(times, spec.short_side_px, self.config.pixels)
             if len(times) < spec.frames:
                 frames = frames[np.arange(spec.frames) % len(times)]
             sample.video.append(_limit_aspect(frames, spec.max_aspect))
@@ -147,31 +144,34 @@ class _Members:
     def __init__(self, shards: ShardSet, request: Request):
         self.record = shards.record(request.entry.row)
         self._shards, self._request = shards, request
+        self._bytes: dict[str, bytes] = {} if request.members is None else request.members
         self._media: Media | None = None
-        self._flac: bytes | None = None
 
     def read(self, extension: str) -> bytes:
-        if self._request.members is not None:
-            return self._request.members[extension]
-        return self._shards.read(self._request.entry.row, extension)
+        if extension not in self._bytes:
+            self._bytes[extension] = self._shards.read(self._request.entry.row, extension)
+        return self._bytes[extension]
+
+    def frames(self, times_s: list[float], short_side_px: int | None, pixels: Pixels) -> np.ndarray:
+        """Pictures as `Media.frames_at` gives them."""
+        if self.record["video"]["frames"] is not None:  # encoded by `avssl.shards`
+            data = packed_frames(self.read("mp4"), times_s, short_side_px=short_side_px, pixels=pixels)
+            if data is not None:
+                return data
+        return self.media().frames_at(times_s, short_side_px=short_side_px, pixels=pixels).data
 
     def media(self) -> Media:
         """The member that holds the picture (and, in shards that keep the original files, the sound)."""
         if self._media is None:
             kept = [name for name in self.record["members"] if name != "json"]
             extension = "mp4" if "mp4" in kept else kept[0]
-            video = self.record["video"]
-            packed = video is not None and video["frames"] is not None
-            limits = _PACKED if packed else DEFAULT_LIMITS
-            self._media = open_media(self.read(extension), name=f"{self.record['id']}.{extension}", limits=limits)
+            self._media = open_media(self.read(extension), name=f"{self.record['id']}.{extension}")
         return self._media
 
     def sound(self, start_s: float, spec: AudioSpec) -> np.ndarray:
         """At most `spec.samples` samples [C, S] from `start_s` on."""
         if self.record["audio"]["samples"] is not None:  # a member of its own, at the rate of the shards
-            if self._flac is None:
-                self._flac = self.read("flac")
-            samples, rate_hz = decode_flac(self._flac, start_s, spec.duration_s)
+            samples, rate_hz = decode_flac(self.read("flac"), start_s, spec.duration_s)
             if rate_hz != spec.rate_hz:
                 raise ConfigError(
                     f"{self.record['id']}.flac: its rate is {rate_hz} Hz, but data.audio.rate_hz is {spec.rate_hz};"

@@ -14,15 +14,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from avssl.media.audio import decode_flac as decode_flac
     from avssl.media.encode import MediaWriter as MediaWriter
-    from avssl.media.encode import encode_flac as encode_flac
+    from avssl.media.encode import encode_jpeg as encode_jpeg
     from avssl.media.encode import fastdecode_options as fastdecode_options
     from avssl.media.encode import write_video as write_video
+    from avssl.media.flac import decode_flac as decode_flac
+    from avssl.media.flac import encode_flac as encode_flac
     from avssl.media.limits import Limits as Limits
     from avssl.media.media import Media as Media
     from avssl.media.media import open_media as open_media
     from avssl.media.media import probe as probe
+    from avssl.media.packed import packed_frames as packed_frames
     from avssl.media.types import Audio as Audio
     from avssl.media.types import AudioInfo as AudioInfo
     from avssl.media.types import Frames as Frames
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
     from avssl.media.types import VideoInfo as VideoInfo
 
 _HOME = {
-    "audio": ("decode_flac",),
-    "encode": ("MediaWriter", "encode_flac", "fastdecode_options", "write_video"),
+    "encode": ("MediaWriter", "encode_jpeg", "fastdecode_options", "write_video"),
+    "flac": ("decode_flac", "encode_flac"),
     "limits": ("Limits",),
     "media": ("Media", "open_media", "probe"),
+    "packed": ("packed_frames",),
     "types": ("Audio", "AudioInfo", "Frames", "MediaInfo", "Source", "VideoInfo"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -9,7 +9,6 @@ both rates meet, with the filter's reach around them, so that any window equals 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -327,26 +326,3 @@ class _Tape:
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield first
     yield from rest
-
-
-def decode_flac(
-    data: bytes | memoryview, start_s: float = 0.0, duration_s: float | None = None
-) -> tuple[np.ndarray, int]:
-    """(samples float32 [C, S], rate in Hz) of FLAC bytes, from `start_s` on; fewer where the sound ends earlier.
-
-    The fast way for shard members. Raises MediaError (`corrupt`) where the bytes cannot be decoded.
-    """
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            rate_hz = file.samplerate
-            first = min(max(round(start_s * rate_hz), 0), file.frames)
-            count = -1 if duration_s is None else max(round(duration_s * rate_hz), 0)
-            file.seek(first)
-            samples = file.read(count, dtype="float32", always_2d=True)
-            if count > 0 and len(samples) < min(count, file.frames - first):
-                raise MediaError("<memory>", "truncated", f"the FLAC sound ends after {first + len(samples)} samples")
-    except soundfile.LibsndfileError as error:
-        raise MediaError("<memory>", "corrupt", f"not decodable as FLAC ({error.error_string})") from None
-    return samples.T, rate_hz

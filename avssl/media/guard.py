@@ -161,8 +161,6 @@ def open_container(file: IO[bytes], container_format: str, name: str, size: int,
         # Probing decodes no picture then, and opening takes a third of the time. Elsewhere libavformat needs to decode
         # to know how far pictures are reordered, and would give a wrong start. The reader's decoder is another one.
         options["skip_frame"] = "all"
-    if limits.probe_bytes is not None:
-        options["probesize"] = str(limits.probe_bytes)
     if container_format == "mov":
         options |= {"enable_drefs": "0", "use_absolute_path": "0"}
     timeout = (limits.timeout_s, limits.timeout_s)

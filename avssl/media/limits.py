@@ -21,9 +21,6 @@ class Limits:
     max_rate_hz: int = 768_000
     timeout_s: float = 120.0
     """Wall-clock time of one operation: opening, one `frames_at` or `audio_between`, one chunk of an iterator."""
-    probe_bytes: int | None = None
-    """How much libavformat reads to find out what the streams are. Its own choice suits any file; 32, the least, makes
-    opening twice as fast and is enough where the header tells all, as in the mp4 files that `write_video` makes."""
 
 
 DEFAULT_LIMITS = Limits()

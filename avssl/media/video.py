@@ -25,6 +25,11 @@ _EXACT_S = 60.0  # without key frames, reading from the start is exact; later th
 _JUMP_S = 10.0  # a wait that is worth a seek where there is no index of key frames
 
 
+def tick_tolerance(tick_s: float) -> float:
+    """How many ticks after a wanted time a picture may begin and still be shown then."""
+    return min(0.5, _TOLERANCE_S / tick_s) + 1e-6
+
+
 class VideoReader:
     """Reads pictures of `stream`. Times are media time: seconds after `zero_s` of the file's own clock.
 
@@ -99,7 +104,7 @@ class VideoReader:
             raise MediaError(self._name, "out-of-range", late)
 
     def _ticks(self, times_s: Iterable[float]) -> Iterator[int]:
-        tolerance = min(0.5, _TOLERANCE_S / self._tick_s) + 1e-6
+        tolerance = tick_tolerance(self._tick_s)
         before = -math.inf
         for time_s in times_s:
             if not time_s >= before:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def _sound(shards: ShardSet, row: int) -> bytes:
     if name == "flac":
         return data
     from avssl.media import open_media
-    from avssl.media.encode import encode_flac
+    from avssl.media.flac import encode_flac
 
     with open_media(data, name=f"row {row}") as media:
         sound = media.audio_between(0.0, min(_SOUND_S, media.info.duration_s), rate_hz=24000, channels="mono")
@@ -101,20 +100,9 @@ def _sound(shards: ShardSet, row: int) -> bytes:
 
 
 def _image(picture: np.ndarray) -> str:
-    """A picture as JPEG, which is one frame of motion JPEG."""
-    from avssl.media import MediaWriter
+    from avssl.media import encode_jpeg
 
-    buffer = io.BytesIO()
-    with MediaWriter(buffer, container="mjpeg") as writer:
-        writer.add_video(
-            picture.shape[:2],
-            fps=1,
-            codec="mjpeg",
-            pixel_format="yuvj420p",
-            full_range=True,
-            options={"qmin": "3", "qmax": "3"},
-        ).write(picture)
-    return f'<img alt="" src="{_data_uri("image/jpeg", buffer.getvalue())}">'
+    return f'<img alt="" src="{_data_uri("image/jpeg", encode_jpeg(picture))}">'
 
 
 def _data_uri(kind: str, data: bytes) -> str:

@@ -70,13 +70,14 @@ class ClipMedia:
 
     def pictures(self, row: int, count: int) -> list[str]:
         """`count` evenly spaced pictures as JPEG."""
-        from avssl.media import open_media
+        from avssl.media import encode_jpeg, open_media
 
         with open_media(self._shards.read(row, "mp4"), name=f"row {row}") as clip:
             info = clip.info.video
             assert info is not None  # the demo packs clips with --require both
             times_s = (np.arange(count) + 0.5) / count * max(0.0, info.duration_s - 1 / info.fps)
-            return [_jpeg(picture) for picture in clip.frames_at(times_s, short_side_px=PICTURE_PX).data]
+            pictures = clip.frames_at(times_s, short_side_px=PICTURE_PX).data
+            return [_data_uri("image/jpeg", encode_jpeg(picture)) for picture in pictures]
 
     def sound(self, row: int) -> str:
         """The whole sound as MP3, which every browser plays."""
@@ -90,24 +91,6 @@ class ClipMedia:
                 writer.add_audio(sound.rate_hz, bit_rate=48_000).write(sound.samples)
             self._sounds[row] = _data_uri("audio/mpeg", buffer.getvalue())
         return self._sounds[row]
-
-
-def _jpeg(picture: np.ndarray) -> str:
-    """One frame of motion JPEG is a JPEG file."""
-    from avssl.media import MediaWriter
-
-    buffer = io.BytesIO()
-    with MediaWriter(buffer, container="mjpeg") as writer:
-        track = writer.add_video(
-            picture.shape[:2],
-            fps=1,
-            codec="mjpeg",
-            pixel_format="yuvj420p",
-            full_range=True,
-            options={"qmin": "4", "qmax": "4"},
-        )
-        track.write(picture)
-    return _data_uri("image/jpeg", buffer.getvalue())
 
 
 def _data_uri(kind: str, data: bytes) -> str:
