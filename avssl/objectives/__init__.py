@@ -1,6 +1,7 @@
-"""Losses and their targets as plain tensor code: no ranks, no files, no models.
+"""Losses and their targets as plain tensor code: no files, no models, no processes.
 
-`scores` makes temperature-scaled similarities, `xid` (softmax) and `nce` turn scores into one loss a query, `bank`
-keeps a slow target for every row of the data set, `in_batch` says which candidates of a batch are no negatives.
+`scores` makes temperature-scaled similarities and `candidates` says who is compared with whom. `xid` (softmax), `nce`
+and `siglip` turn them into one loss a query; `weights`, `soft_targets` and `agreement` make them robust; `bank`
+keeps a slow target for every row of the data set. `isogclr`, `hard_negatives` and `monitor` are options.
 Everything computes in float32.
 """

@@ -1,30 +1,46 @@
-"""A memory bank: one slowly moving unit vector for every row of the data set (methods A.3)."""
+"""Memory banks: one slowly moving unit vector for every row of the data set (methods A.3)."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+START_ROWS = 65536  # random start vectors are drawn so many at a time
+
 
 class MemoryBank(nn.Module):
-    """Targets `t <- normalise(momentum * t + (1 - momentum) * embedding)`, float32, random unit vectors at start.
+    """Targets `t <- normalise(momentum * t + (1 - momentum) * embedding)`, random unit vectors at the start.
 
     The start depends on `seed` only, and updates only on the gathered batch, so all ranks hold the same bank without
-    ever sending it.
+    ever sending it. It is stored as `dtype` and computed in float32.
     """
 
     memory: Tensor
 
-    def __init__(self, rows: int, dim: int, *, momentum: float = 0.5, seed: int = 0):
+    def __init__(
+        self,
+        rows: int,
+        dim: int,
+        *,
+        momentum: float = 0.5,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         self.momentum = momentum
-        start = torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
-        self.register_buffer("memory", F.normalize(start, dim=-1))
+        memory = torch.empty(rows, dim, dtype=dtype)
+        for first, vectors in _start_vectors(rows, dim, seed):
+            memory[first : first + len(vectors)] = vectors
+        self.register_buffer("memory", memory)
 
     def read(self, rows: Tensor) -> Tensor:
-        """The targets of any int64 index tensor: [..., D], without gradient."""
-        return self.memory[rows]
+        """The targets of any int64 index tensor: [..., D] float32, without gradient."""
+        return self.memory[rows].float()
 
     @torch.no_grad()
     def update(self, rows: Tensor, embeddings: Tensor) -> None:
@@ -33,8 +49,81 @@ class MemoryBank(nn.Module):
         Where a row comes more than once, its last sample counts and the earlier ones do not.
         """
         rows, last = last_of_each(rows)
-        moved = torch.lerp(embeddings[last].float(), self.memory[rows], self.momentum)
-        self.memory[rows] = F.normalize(moved, dim=-1)
+        self.memory[rows] = _moved(self.memory[rows], embeddings[last], self.momentum)
+
+
+class Exchange(Protocol):
+    """The part of the ranks that a sharded bank needs (`avssl.tasks.base.Ranks`)."""
+
+    rank: int
+    size: int
+
+    def exchange(self, part: Tensor, counts: Sequence[int]) -> Tensor:
+        """Send counts[r] consecutive items of `part` to each rank r; returns what all sent here, in rank order."""
+
+    def gather(self, part: Tensor, counts: Sequence[int]) -> Tensor:
+        """The parts [n_r, ...] of all ranks, concatenated in rank order."""
+
+
+class ShardedMemoryBank(nn.Module):
+    """A `MemoryBank` of which each rank holds one contiguous part; the same numbers.
+
+    `shard` [n, D] are the rows `first` to `first + n` of the whole. All ranks call `read` and `whole` alike; `update`
+    needs no exchange.
+    """
+
+    shard: Tensor
+
+    def __init__(
+        self,
+        rows: int,
+        dim: int,
+        *,
+        rank: int,
+        size: int,
+        momentum: float = 0.5,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        self.momentum = momentum
+        self.borders = [rows * number // size for number in range(size + 1)]
+        """Rank r holds the rows from borders[r] to borders[r + 1]."""
+        self.first, stop = self.borders[rank], self.borders[rank + 1]
+        shard = torch.empty(stop - self.first, dim, dtype=dtype)
+        for start, vectors in _start_vectors(rows, dim, seed):
+            low, high = max(start, self.first), min(start + len(vectors), stop)
+            if low < high:
+                shard[low - self.first : high - self.first] = vectors[low - start : high - start]
+        self.register_buffer("shard", shard)
+
+    @torch.no_grad()
+    def read(self, rows: Tensor, ranks: Exchange) -> Tensor:
+        """The targets of any int64 index tensor: [..., D] float32. Each distinct row is asked for once."""
+        distinct, inverse = rows.unique(return_inverse=True)
+        borders = torch.tensor(self.borders, device=rows.device)
+        asked = torch.searchsorted(distinct, borders).diff()
+        answered = ranks.exchange(asked, [1] * ranks.size).tolist()
+        wanted = ranks.exchange(distinct, asked.tolist())
+        return ranks.exchange(self.shard[wanted - self.first], answered)[inverse].float()
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, embeddings: Tensor) -> None:
+        """As `MemoryBank.update`, with the same gathered batch on all ranks; each moves the rows it holds."""
+        rows, last = last_of_each(rows)
+        here = (rows >= self.first) & (rows < self.first + len(self.shard))
+        place = rows[here] - self.first
+        self.shard[place] = _moved(self.shard[place], embeddings[last[here]], self.momentum)
+
+    @torch.no_grad()
+    def whole(self, ranks: Exchange) -> Tensor:
+        """All rows [N, D], as `MemoryBank.memory` holds them: what a checkpoint stores."""
+        return ranks.gather(self.shard, [stop - start for start, stop in itertools.pairwise(self.borders)])
+
+    @torch.no_grad()
+    def take(self, whole: Tensor) -> None:
+        """Set the shard from all rows [N, D], of any floating precision."""
+        self.shard.copy_(whole[self.first : self.first + len(self.shard)])
 
 
 def last_of_each(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,3 +141,14 @@ def draw_negatives(own: Tensor, total: int, count: int, generator: torch.Generat
     """
     drawn = torch.randint(total - 1, (len(own), count), generator=generator, device=own.device)
     return drawn + (drawn >= own[:, None])
+
+
+def _start_vectors(rows: int, dim: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Random unit vectors of all rows, in blocks with the number of their first row."""
+    generator = torch.Generator().manual_seed(seed)
+    for first in range(0, rows, START_ROWS):
+        yield first, F.normalize(torch.randn(min(START_ROWS, rows - first), dim, generator=generator), dim=-1)
+
+
+def _moved(memory: Tensor, embeddings: Tensor, momentum: float) -> Tensor:
+    return F.normalize(torch.lerp(embeddings.float(), memory.float(), momentum), dim=-1).to(memory.dtype)

@@ -6,19 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from objective_tools import random_units
 
 from avssl.objectives.bank import MemoryBank, draw_negatives, last_of_each
-from avssl.objectives.in_batch import hide_repeats
 from avssl.objectives.nce import nce_xid, partition_sums
 from avssl.objectives.scores import scores, unit
 from avssl.objectives.xid import softmax_xid
-
-
-def random_units(*shape, seed=0, dtype=torch.float32):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=-1).to(
-        dtype
-    )
 
 
 def slow_softmax(x, positive):
@@ -112,13 +105,6 @@ def test_swapping_the_modalities_swaps_the_directions():
     v2a, a2v = (softmax_xid(scores(q, t, 0.1), positive) for q, t in ((video, audio), (audio, video)))
     swapped = [softmax_xid(scores(q, t, 0.1), positive) for q, t in ((audio, video), (video, audio))]
     assert torch.equal(v2a, swapped[1]) and torch.equal(a2v, swapped[0])
-
-
-def test_repeated_rows_are_neither_negatives_nor_lost():
-    rows = torch.tensor([5, 2, 5, 9])
-    x = torch.arange(16.0).reshape(4, 4)
-    hidden = hide_repeats(x, rows, rows, torch.arange(4)) == -torch.inf
-    assert hidden.nonzero().tolist() == [[0, 2], [2, 0]]
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=30))
