@@ -2,7 +2,8 @@
 
 Every message names the full key. The dataclasses sit next to what they configure and import nothing heavy.
 A class whose field types depend on a value (a task's on its name) has a classmethod
-`field_types(value) -> {field: type}`.
+`field_types(value) -> {field: type}`; one whose defaults do (a model's on its towers) has
+`completed(value) -> value`, which fills in what was left out of the plain mapping.
 """
 
 from __future__ import annotations
@@ -67,27 +68,44 @@ def plain(config: Any) -> Any:
     return config
 
 
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A plain mapping with the values of another put over it, section by section; null stands for itself."""
+    both = dict(base)
+    for key, value in changes.items():
+        deeper = isinstance(value, dict) and isinstance(base.get(key), dict)
+        both[key] = merged(base[key], value) if deeper else value
+    return both
+
+
 def override(cls: type, tree: dict[str, Any], key: str, text: str) -> None:
     """Set the dotted `key` of `tree`, which will be built as `cls`, to what `text` says on a command line.
 
-    For a text field it is taken as it is, otherwise as YAML; a single value for a list is a list of one.
+    For a text field it is taken as it is, otherwise as YAML; a single value for a list is a list of one. `phases[1].x`
+    is the key `x` of the second entry of a list, which must be there.
     """
     *sections, name = key.split(".")
     hint: Any = cls
     node = tree
-    for depth, section in enumerate(sections):
-        hint = _field_hint(hint, section, node, key, cls)
+    for section in sections:
+        field, index = _entry(section)
+        if not _is_mapping(hint):
+            hint = _field_hint(hint, field, node, key, cls)
+        if index is not None:
+            node, hint = _list_entry(node.get(field), index, f"--{key}", field), typing.get_args(hint)[0]
+            continue
         if not isinstance(node.get(section), dict):  # absent, or null so far
             node[section] = {}
         node = node[section]
-        if _alternatives(hint)[0] is dict:
-            node[".".join([*sections[depth + 1 :], name])] = yaml.load(text, _Loader)
-            return
+    if _is_mapping(hint):
+        node[name] = yaml.load(text, _Loader)
+        return
     hint = _field_hint(hint, name, node, key, cls)
     alternatives = _alternatives(hint)
     if text == "null" and type(None) in alternatives:
         node[name] = None
-    elif str in alternatives or any(typing.get_origin(kind) is Literal for kind in alternatives):
+    elif str in alternatives or all(
+        typing.get_origin(kind) is Literal for kind in alternatives if kind is not types.NoneType
+    ):
         node[name] = text
     else:
         value = yaml.load(text, _Loader)
@@ -103,6 +121,8 @@ def build(cls: type[T], value: Any, where: str = "") -> T:
     prefix = f"{where}." if where else ""
     if not isinstance(value, dict):
         raise ConfigError(f"{where or 'config'}: expected a mapping with keys {', '.join(_fields(cls))}, got {value!r}")
+    if hasattr(cls, "completed"):
+        value = typing.cast(Any, cls).completed(value)
     hints = _hints(cls, value)
     for key in value:
         if key not in hints:
@@ -159,6 +179,9 @@ def options(cls: type, tree: dict[str, Any] | None = None, prefix: str = "") -> 
         else:
             default = yaml.safe_dump(plain(field.default), default_flow_style=True).removesuffix("...\n").strip()
         yield Option(prefix + field.name, type_name(hints[field.name]), default, meanings.get(field.name, ""))
+        for kind in typing.get_args(hints[field.name]):
+            if typing.get_origin(hints[field.name]) is list and dataclasses.is_dataclass(kind):
+                yield from options(typing.cast(type, kind), None, f"{prefix}{field.name}[i].")
 
 
 def type_name(hint: Any) -> str:
@@ -168,7 +191,8 @@ def type_name(hint: Any) -> str:
     if len(_alternatives(hint)) > 1:
         return " or ".join(type_name(kind) for kind in _alternatives(hint))
     if typing.get_origin(hint) is list:
-        return f"list of {type_name(typing.get_args(hint)[0])}"
+        kind = typing.get_args(hint)[0]
+        return f"list of {'sections' if dataclasses.is_dataclass(kind) else type_name(kind)}"
     if typing.get_origin(hint) is tuple:
         return f"list of {len(typing.get_args(hint))} {type_name(typing.get_args(hint)[0])}"
     names = {int: "integer", float: "number", str: "text", bool: "true or false", dict: "mapping", type(None): "null"}
@@ -183,7 +207,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         kinds = [kind for kind in arguments if kind is not type(None)]
         if len(kinds) > 1:
-            fitting = [kind for kind in kinds if isinstance(value, typing.get_origin(kind) or kind)]
+            fitting = [kind for kind in kinds if _fits(kind, value)]
             if not fitting:
                 raise ConfigError(f"{where}: expected {type_name(hint)}, got {value!r}")
             kinds = fitting
@@ -206,6 +230,27 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value can be meant as this member of a union."""
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    return isinstance(value, typing.get_origin(kind) or kind)
+
+
+def _entry(section: str) -> tuple[str, int | None]:
+    """`phases[1]` as ("phases", 1), any other name as (name, None)."""
+    found = re.fullmatch(r"(\w+)\[(\d+)\]", section)
+    return (found[1], int(found[2])) if found else (section, None)
+
+
+def _list_entry(entries: Any, index: int, where: str, name: str) -> dict[str, Any]:
+    """The mapping at `index` of a list in a plain tree."""
+    number = len(entries) if isinstance(entries, list) else 0
+    if index >= number or not isinstance(entries[index], dict):
+        raise ConfigError(f"{where}: {name} has {number} entries, counted from 0; add this one in the YAML file first")
+    return entries[index]
+
+
 def _field_hint(hint: Any, name: str, value: dict[str, Any], key: str, root: type) -> Any:
     section = next((kind for kind in _alternatives(hint) if dataclasses.is_dataclass(kind)), None)
     hints = _hints(typing.cast(type, section), value) if section is not None else {}
@@ -219,6 +264,11 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the type itself; `dict[...]` as plain `dict`."""
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     return tuple(dict if typing.get_origin(kind) is dict else kind for kind in kinds)
+
+
+def _is_mapping(hint: Any) -> bool:
+    """Whether keys below are free (`dict[...]`)."""
+    return _alternatives(hint)[0] is dict
 
 
 def _hints(cls: type, value: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Root:
     limit: int | None = None
     share: int | float = 1
     on: bool = False
+    many: list[Inner] = field(default_factory=list)
+    """Several of them."""
 
 
 def build(**tree):
@@ -41,7 +43,7 @@ def build(**tree):
     [
         ({"inner": {"raet": 1}}, "inner.raet: unknown key; did you mean 'inner.rate'?"),
         ({"rate": 1}, "rate: unknown key; did you mean 'inner.rate'?"),
-        ({"zzz": 1}, "zzz: unknown key; valid: inner, limit, maybe, name, names, on, share"),
+        ({"zzz": 1}, "zzz: unknown key; valid: inner, limit, many, maybe, name, names, on, share"),
         ({"inner": {"rate": "fast"}}, "inner.rate: expected number, got 'fast'"),
         ({"inner": {"rate": True}}, "inner.rate: expected number, got True"),
         ({"inner": {"size": [1]}}, "inner.size: expected 2 values, got 1"),
@@ -49,6 +51,7 @@ def build(**tree):
         ({"inner": {"mode": "medium"}}, "inner.mode: 'medium' is none of fast, slow"),
         ({"inner": 3}, "inner: expected a mapping with keys rate, size, mode, extra, got 3"),
         ({"names": "a"}, "names: expected list of text, got 'a'"),
+        ({"many": [{}, {"raet": 1}]}, "many[1].raet: unknown key; did you mean 'many[1].rate'?"),
         ({"on": 1}, "on: expected true or false, got 1"),
         ({"limit": 1.5}, "limit: expected integer, got 1.5"),
         ({"share": "a"}, "share: expected integer or number, got 'a'"),
@@ -99,6 +102,32 @@ def test_command_line_values(key, text, expected):
     assert getattr(getattr(made, section) if section else made, name) == value
 
 
+def test_an_entry_of_a_list_is_addressed_by_its_number():
+    tree = {"name": "x", "many": [{"rate": 1}, {}]}
+    config.override(Root, tree, "many[1].mode", "slow")
+    config.override(Root, tree, "many[0].extra.a.b", "[1]")
+    made = config.build(Root, tree)
+    assert made.many == [Inner(rate=1.0, extra={"a": {"b": [1]}}), Inner(mode="slow")]
+    for key, message in (
+        ("many[2].mode", "--many[2].mode: many has 2 entries, counted from 0"),
+        ("names[0].mode", "--names[0].mode: names has 0 entries"),
+        ("many[1].mood", "--many[1].mood: unknown key; did you mean 'many[i].mode'?"),
+        ("many[one].mode", "--many[one].mode: unknown key"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            config.override(Root, tree, key, "slow")
+        assert message in str(error.value)
+
+
+def test_merging_goes_section_by_section():
+    base = {"a": {"x": 1, "y": {"z": 2}}, "b": None, "c": [1]}
+    changes = {"a": {"y": {"w": 3}}, "b": {"x": 4}, "c": [2], "d": 5}
+    expected = {"a": {"x": 1, "y": {"z": 2, "w": 3}}, "b": {"x": 4}, "c": [2], "d": 5}
+    assert config.merged(base, changes) == expected
+    assert config.merged(base, {"a": None}) == {**base, "a": None}
+    assert base["a"] == {"x": 1, "y": {"z": 2}}
+
+
 def test_a_section_can_be_switched_off_and_on():
     tree = {"name": "x", "maybe": {"rate": 1}}
     config.override(Root, tree, "maybe", "null")
@@ -119,6 +148,8 @@ def test_options_tell_type_default_and_meaning():
     assert found["inner.mode"] == ("inner.mode", "fast or slow", "fast", "how careful")
     assert found["name"].default == "required"
     assert found["maybe.size"].kind == "list of 2 integer"
+    assert found["many"] == ("many", "list of sections", "[]", "Several of them.")
+    assert found["many[i].rate"].meaning == "How fast."
 
 
 def test_files_that_are_no_config(tmp_path):

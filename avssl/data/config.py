@@ -109,6 +109,9 @@ class DataConfig:
     draws_per_row: int = 1
     """How often each row comes inside one epoch before the order is drawn anew: an epoch is that many passes."""
     shuffle: bool = True
+    replacement: bool = False
+    """Draw each sample from all rows, whatever came before: no row is sure to come once a pass, and the memory banks'
+    rows are equally fresh all along it (without, those still to come are the only stale ones)."""
     seed: int = 0
     workers: int = 2
     """Decoding processes a rank; 0 decodes in the main process. The samples do not depend on it."""
@@ -125,6 +128,15 @@ class DataConfig:
         for name in ("clips", "batch_size", "draws_per_row", "prefetch", "stream_buffer"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}, but must be at least 1")
+        if self.replacement and (self.draws_per_row != 1 or not self.shuffle):
+            raise ConfigError(
+                "data.replacement draws at random for ever: set data.draws_per_row to 1 and data.shuffle to true"
+            )
+        if self.replacement and self.reader == "webdataset":
+            raise ConfigError(
+                "data.replacement needs random access, which data.reader 'webdataset' has not; set data.reader to"
+                " index, or set data.replacement to false (data.draws_per_row 5 or 10 then lessens what it cures)"
+            )
         if self.workers < 0 or self.offset_s < 0 or not 0 <= self.max_skipped <= 1:
             raise ConfigError(
                 "data.workers and data.offset_s must not be negative, data.max_skipped is a share in [0, 1]"

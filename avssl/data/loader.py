@@ -52,6 +52,8 @@ class Loader:
                 f"data.batch_size {config.batch_size} does not divide into {world_size} equal parts;"
                 f" choose a multiple of {world_size}"
             )
+        if config.replacement and not endless:
+            raise ConfigError("data.replacement: with it no epoch has all rows; set it to false for one that ends")
         self.config, self.rank, self.world_size, self.position = config, rank, world_size, position
         self._streamed = StreamedShards(config.shards) if config.reader == "webdataset" else None
         self.shards = self._streamed.set if self._streamed else open_local(config.shards)
@@ -108,6 +110,7 @@ class Loader:
             "seed": self.config.seed,
             "draws_per_row": self.config.draws_per_row,
             "shuffle": self.config.shuffle,
+            "replacement": self.config.replacement,
             "reader": self.config.reader,
         }
         if self.config.reader == "webdataset":  # ranks read different shards, so their number changes the order
@@ -211,7 +214,12 @@ class IndexedBatches:
         for batch in order.batches(self.position, config.batch_size, end=self.end):
             mine = order.rank_slice(batch, self.rank, self.world_size)
             entries = order.entries(
-                mine, rows=len(self.rows), draws=config.draws_per_row, seed=config.seed, shuffle=config.shuffle
+                mine,
+                rows=len(self.rows),
+                draws=config.draws_per_row,
+                seed=config.seed,
+                shuffle=config.shuffle,
+                replacement=config.replacement,
             )
             yield [Request(entry._replace(row=int(self.rows[entry.row]))) for entry in entries]
 

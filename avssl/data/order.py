@@ -1,7 +1,8 @@
 """Which sample comes when: pure functions of (seed, epoch), never of ranks' or workers' doings.
 
 The stream of samples is endless and numbered g = 0, 1, 2, ... An epoch is a fresh permutation of its
-`rows * draws` entries; entry v stands for row v % rows and draw v // rows. A batch is the next `batch_size` numbers
+`rows * draws` entries; entry v stands for row v % rows and draw v // rows. With replacement an epoch is `rows`
+independent draws, its draw numbers those of the places in it. A batch is the next `batch_size` numbers
 of the stream, across the border of epochs where it falls so, and each rank takes one contiguous slice of it.
 Hence the position of a run is one integer, equal for all ranks, and another number of ranks continues the very same
 global batches.
@@ -15,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ORDER, _BUFFER = 1, 2  # keeps these generators apart from each other and from `avssl.rng`'s
+_ORDER, _BUFFER, _REPLACEMENT = 1, 2, 3  # keeps these generators apart from each other and from `avssl.rng`'s
 
 
 class Entry(NamedTuple):
-    """One sample to make: a manifest row in an epoch, for the `draw`-th time in that epoch."""
+    """One sample to make: a manifest row in an epoch; `draw` tells apart the times that it comes in that epoch."""
 
     epoch: int
     row: int
@@ -35,12 +36,26 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     return permutation
 
 
-def entries(numbers: range, *, rows: int, draws: int = 1, seed: int = 0, shuffle: bool = True) -> list[Entry]:
+@functools.lru_cache(maxsize=2)
+def drawn(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The n draws of one epoch from 0..n-1 with replacement, read-only."""
+    sequence = np.random.SeedSequence((seed, epoch), spawn_key=(_REPLACEMENT,))
+    rows = np.random.Generator(np.random.Philox(sequence)).integers(n, size=n)
+    rows.flags.writeable = False
+    return rows
+
+
+def entries(
+    numbers: range, *, rows: int, draws: int = 1, seed: int = 0, shuffle: bool = True, replacement: bool = False
+) -> list[Entry]:
     """The entries with these numbers of the endless stream; `row` counts from 0 to rows - 1."""
     length = rows * draws
     found = []
     for number in numbers:
         epoch, position = divmod(number, length)
+        if replacement:
+            found.append(Entry(epoch, int(drawn(seed, epoch, rows)[position]), position))
+            continue
         value = int(order(seed, epoch, length)[position]) if shuffle else position
         draw, row = divmod(value, rows)
         found.append(Entry(epoch, row, draw))

@@ -2,7 +2,8 @@
 was drawn by the worker and travels in it (`avssl.data.augment`).
 
 With `crop_px` in the batch the picture gets the random resized crop, flip and colour jitter; without, the short side is
-resized and the centre cut out. Clips go through in groups, which bounds memory.
+resized and the centre cut out. Clips go through in groups: as many as a GPU needs to be busy within bounded memory, or
+one at a time on a CPU, whose cache then holds all that is in between.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 
 from avssl.data.collate import Batch, split_planes
 
-_CLIPS_AT_ONCE = 32
+_CLIPS_AT_ONCE = {"cpu": 1}  # other devices: 32
 _GREY = (0.299, 0.587, 0.114)  # BT.601 luma
 
 
@@ -60,17 +61,19 @@ def prepare_video(batch: Batch, spec: PictureSpec) -> torch.Tensor:
     size = spec.size_px
     out = torch.empty((B * K, 3, T, size, size), device=video.device)
     mean, std = (torch.tensor(v, device=video.device).view(3, 1, 1, 1) for v in (spec.mean, spec.std))
+    together = _CLIPS_AT_ONCE.get(video.device.type, 32)
     with torch.autocast(video.device.type, enabled=False):  # half precision would cost levels of colour
-        for start in range(0, B * K, _CLIPS_AT_ONCE):
-            part = slice(start, start + _CLIPS_AT_ONCE)
+        for start in range(0, B * K, together):
+            part = slice(start, start + together)
             pictures = to_rgb(clips[part])
             if crop:
-                pictures = crop_resize(pictures, boxes[part], flips[part], size) / 255
+                pictures = crop_resize(pictures, boxes[part], flips[part], size)
             else:
-                pictures = resize_center_crop(pictures, sizes[part], spec.resize_px, size) / 255
+                pictures = resize_center_crop(pictures, sizes[part], spec.resize_px, size)
+            pictures = pictures.div_(255)
             if jitter:
                 pictures = color_jitter(pictures, factors[part], order[part])
-            torch.div(pictures.transpose(1, 2) - mean, std, out=out[part])
+            torch.addcmul(-mean / std, pictures.transpose(1, 2), 1 / std, out=out[part])
     return out.unflatten(0, (B, K))
 
 
@@ -80,7 +83,7 @@ def to_rgb(clips: torch.Tensor) -> torch.Tensor:
     yuv420p is BT.601 limited range; each chroma value colours its 2x2 block, as swscale does without rescaling.
     """
     if clips.ndim == 5:
-        return clips.permute(0, 1, 4, 2, 3).float()
+        return clips.permute(0, 1, 4, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
     y, u, v = (plane.float() for plane in split_planes(clips))
     u, v = ((c - 128).repeat_interleave(2, -1).repeat_interleave(2, -2) for c in (u, v))
     light = (y - 16) * (255 / 219)
@@ -99,6 +102,11 @@ def crop_resize(pictures: torch.Tensor, boxes: torch.Tensor, flips: torch.Tensor
     boxes [n, 4]: top, left, height, width in px; flips [n] bool mirrors left and right. Nothing outside a box is read.
     """
     top, left, height, width = boxes.unbind(1)
+    if boxes.device.type == "cpu":  # elsewhere the shape would have to wait for the device
+        ends = (boxes[:, :2] + boxes[:, 2:]).amax(0).tolist()
+        first = boxes[:, :2].amin(0).tolist()
+        pictures = pictures[..., first[0] : ends[0], first[1] : ends[1]]
+        top, left = top - first[0], left - first[1]
     whole = torch.full_like(top, size)
     rows = _weights(top, height, whole, pictures.shape[-2], size)
     columns = _weights(left, width, whole, pictures.shape[-1], size)
@@ -120,7 +128,9 @@ def resize_center_crop(pictures: torch.Tensor, sizes: torch.Tensor, resize_px: i
 
 
 def _resample(pictures: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    return rows[:, None, None] @ (pictures @ columns.mT[:, None, None])
+    n, T, C = pictures.shape[:3]
+    squeezed = rows[:, None, None] @ pictures
+    return (squeezed.flatten(1, 3) @ columns.mT).unflatten(1, (T, C, -1))
 
 
 def _weights(start: torch.Tensor, length: torch.Tensor, resized: torch.Tensor, source: int, size: int) -> torch.Tensor:
@@ -143,12 +153,18 @@ def _weights(start: torch.Tensor, length: torch.Tensor, resized: torch.Tensor, s
 def color_jitter(pictures: torch.Tensor, factors: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Change the colours of RGB clips [n, T, 3, H, W] in [0, 1]: each clip by its factors [n, 4] (brightness, contrast,
     saturation, hue), in its own order [n, 4] (a permutation of 0..3; on the CPU, it costs no wait for the device)."""
+    changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    factors = factors.view(-1, 4, 1, 1, 1, 1)
+    if len(order) == 1:
+        for number in order[0].tolist():
+            pictures = changes[number](pictures, factors[:, number])
+        return pictures
     pictures = pictures.clone()
     for slot in order.unbind(1):
-        for number, adjust in enumerate((adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)):
+        for number, change in enumerate(changes):
             which = (slot == number).nonzero()[:, 0].to(pictures.device)
             if len(which):
-                pictures[which] = adjust(pictures[which], factors[which, number].view(-1, 1, 1, 1, 1))
+                pictures[which] = change(pictures[which], factors[which, number])
     return pictures
 
 
@@ -169,17 +185,22 @@ def adjust_saturation(pictures: torch.Tensor, factor: torch.Tensor) -> torch.Ten
 
 def adjust_hue(pictures: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """Turn the hue of the HSV colour by `shift` of a full circle; value and saturation stay."""
-    value, low = pictures.amax(2, keepdim=True), pictures.amin(2, keepdim=True)
+    red, green, blue = pictures.split(1, 2)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
     chroma = value - low
-    red, green, blue = ((value - pictures) / chroma.clamp(min=1e-12)).split(1, 2)
-    hue = torch.where(green == 0, 2 + red - blue, 4 + green - red)
-    hue = torch.where(red == 0, blue - green, hue) + 6 * shift  # in sixths of the circle
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=pictures.device).view(3, 1, 1)
-    distance = (hue + offsets).remainder_(6)
-    return value - chroma * torch.minimum(distance, 4 - distance).clamp_(0, 1)
+    # In sixths of the circle; products with 0 and 1 because `where` is ten times slower than they are.
+    is_red = torch.eq(red, value, out=torch.empty_like(value))
+    is_green = torch.eq(green, value, out=torch.empty_like(value)).mul_(1 - is_red)
+    is_blue = 1 - is_red - is_green
+    across = (green - blue).mul_(is_red).addcmul_(blue - red, is_green).addcmul_(red - green, is_blue)
+    hue = across.div_(chroma.clamp(min=1e-12)).add_(is_green, alpha=2).add_(is_blue, alpha=4).add_(6 * shift)
+    hue = hue.sub_((hue / 6).floor_().mul_(6))
+    falls = ((hue - 3).abs_().neg_().add_(2), (hue - 2).abs_().sub_(1), (hue - 4).abs_().sub_(1))
+    return torch.cat([torch.addcmul(value, chroma, fall.clamp_(0, 1), value=-1) for fall in falls], 2)
 
 
 def grey(pictures: torch.Tensor) -> torch.Tensor:
     """Luma of RGB pictures [..., 3, H, W] as [..., 1, H, W]."""
-    weights = torch.tensor(_GREY, device=pictures.device, dtype=pictures.dtype)
-    return torch.einsum("...chw,c->...hw", pictures, weights).unsqueeze(-3)
+    red, green, blue = pictures.split(1, -3)
+    return (red * _GREY[0]).add_(green, alpha=_GREY[1]).add_(blue, alpha=_GREY[2])

@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from avssl.config import build
+from avssl.config import build, merged, plain
 from avssl.errors import ConfigError
 
 
@@ -75,13 +75,16 @@ class HeadConfig:
 
 @dataclass
 class ModelConfig:
-    """Two towers, either of which may be absent. Inputs left out are those the tower was made for."""
+    """Two towers, either of which may be absent. Values of an input left out are those the tower was made for.
+
+    `head: null` compares the towers' own features, which then must be equally long.
+    """
 
     video: TowerConfig | None = None
     audio: TowerConfig | None = None
     video_input: VideoInput | None = None
     audio_input: AudioInput | None = None
-    head: HeadConfig = field(default_factory=HeadConfig)
+    head: HeadConfig | None = field(default_factory=HeadConfig)
 
     def __post_init__(self):
         from avssl.models.registry import tower_facts
@@ -91,6 +94,26 @@ class ModelConfig:
             facts = tower_facts(kind, tower.name) if tower else None  # also refuses an unknown name
             if facts and getattr(self, f"{kind}_input") is None:
                 setattr(self, f"{kind}_input", copy.deepcopy(facts.input))
+
+    @classmethod
+    def completed(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Fill in the values of a partly given input that the tower was made for.
+
+        A front end that is named is taken as it is given; otherwise its values, too, go onto those of the tower's.
+        """
+        from avssl.models.registry import tower_facts
+
+        for kind in ("video", "audio"):
+            tower, given = value.get(kind), value.get(f"{kind}_input")
+            name = tower.get("name") if isinstance(tower, dict) else None
+            if not isinstance(name, str) or not isinstance(given, dict):
+                continue
+            made_for = plain(tower_facts(kind, name).input)
+            front_end = given.get("front_end")
+            if isinstance(front_end, dict) and "name" not in front_end:
+                given = {**given, "front_end": merged(made_for["front_end"], front_end)}
+            value = {**value, f"{kind}_input": {**made_for, **given}}
+        return value
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

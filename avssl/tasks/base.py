@@ -25,6 +25,12 @@ class Ranks(Protocol):
     def gather(self, part: Tensor, counts: Sequence[int]) -> Tensor:
         """The parts [n_r, ...] of all ranks, concatenated in global sample order; gradients flow back to each."""
 
+    def exchange(self, part: Tensor, counts: Sequence[int]) -> Tensor:
+        """Send the first `counts[0]` entries of `part` [n, ...] to rank 0, the next `counts[1]` to rank 1, and so on.
+
+        Returns what the ranks sent here, concatenated in rank order; without gradient.
+        """
+
     def sum(self, value: Tensor) -> Tensor:
         """The sum over ranks, without gradient."""
 
@@ -44,11 +50,34 @@ class TaskOutput(TypedDict):
 
 
 class Task(Protocol):
-    """A module that owns a model and its objective. Its state dict is all that a checkpoint needs of it."""
+    """A module that owns a model and its objective. Its state dict is all that a checkpoint needs of it.
+
+    rows: of the manifest. usable: the rows that samples come from, ascending (None: all). seed: of whatever starts
+    random. steps_per_pass: optimiser steps that see as many samples as there are usable rows. ranks: as `forward` gets
+    them, for what is split over them from the start.
+    """
 
     model: nn.Module
 
-    def __init__(self, config: Any, model: nn.Module, *, rows: int, usable: Tensor | None, seed: int): ...
+    def __init__(
+        self,
+        config: Any,
+        model: nn.Module,
+        *,
+        rows: int,
+        usable: Tensor | None,
+        seed: int,
+        steps_per_pass: float,
+        ranks: Ranks,
+    ): ...
+
+    def enter(self, config: Any) -> None:
+        """A later phase begins, with other settings: keep the model and what was learned about rows, add what the new
+        settings need. Called before `load_state_dict` where a run continues in a later phase. Parameters stay those
+        of the constructor unless `ConfigError` says that the change is not possible."""
+
+    def before_step(self, step_in_phase: int, ranks: Ranks) -> None:
+        """Called once before each optimiser step; `step_in_phase` counts the phase's steps from 0."""
 
     def forward(self, batch: Batch, *, ranks: Ranks, seed: int) -> TaskOutput:
         """Loss of a prepared batch. `seed` belongs to the (micro-)step and is the same on all ranks."""

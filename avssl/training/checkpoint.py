@@ -14,7 +14,7 @@ import torch
 from avssl import files
 from avssl.errors import ModelError
 
-FORMAT, VERSION = "avssl-checkpoint", 1
+FORMAT, VERSION = "avssl-checkpoint", 2
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
 

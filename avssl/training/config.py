@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from avssl.data.config import DataConfig
 from avssl.errors import ConfigError
 from avssl.models.config import ModelConfig
 from avssl.tasks.registry import task_config_class
+from avssl.training.phases import SECTIONS, Phase, PhaseConfig, check_length, naming, resolve
 
 
 @dataclass
@@ -57,9 +57,12 @@ class RunConfig:
     dir: str
     """The run folder. The same command again continues what it holds."""
     steps: int | None = None
-    """Optimiser steps in all; give this or `passes`."""
+    """Optimiser steps in all; give this, `passes`, or `phases` with lengths of their own."""
     passes: float | None = None
-    """Passes over the data in all (one pass: as many samples as rows); give this or `steps`."""
+    """Passes over the data in all (one pass: as many samples as rows); give this, `steps`, or `phases`."""
+    init: str | None = None
+    """Start from this model folder, run folder, checkpoint or .safetensors file: from its weights and, where it is of a
+    run on the same shards, its memory banks. null: random weights."""
     seed: int = 0
     """Start of the weights and the banks, and the draws of every step."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -88,27 +91,20 @@ class RunConfig:
     wandb: str | None = None
     """Project name: also log to Weights & Biases (`pip install avssl[wandb]`)."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints; the last step always gets one."""
+    """Steps between checkpoints; the last step, and the last of each phase, always gets one."""
     keep: int = 2
-    """Checkpoints to keep beside the best one (lowest mean training loss between two checkpoints)."""
+    """Checkpoints to keep beside the best one of the phase (lowest mean training loss between two checkpoints)."""
     max_nonfinite: int = 10
     """Steps with a loss or gradient that is not finite are skipped; one more than these stops the run."""
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.passes is None):
-            raise ConfigError("run.steps and run.passes: give exactly one of them, the other null")
-        for name in ("steps", "passes", "devices", "accumulate", "log_every", "checkpoint_every", "keep"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"run.{name} is {value}, but must be positive")
+        for name in ("devices", "accumulate", "log_every", "checkpoint_every", "keep"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"run.{name} is {getattr(self, name)}, but must be positive")
         if self.max_nonfinite < 0:
             raise ConfigError("run.max_nonfinite must not be negative")
         if self.strategy == "fsdp" and self.channels_last:
             raise ConfigError("run.channels_last and run.strategy fsdp exclude each other; set one of them back")
-
-    def total_steps(self, rows: int, batch_size: int) -> int:
-        """Optimiser steps of the whole run over a data set of `rows`."""
-        return self.steps if self.steps is not None else math.ceil((self.passes or 0) * rows / batch_size)
 
 
 @dataclass
@@ -122,6 +118,9 @@ class TrainConfig:
     """The settings of the task that `task.name` names."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    phases: list[PhaseConfig] = field(default_factory=list)
+    """Stretches of the run with settings of their own, one after the other; `run.steps` and `run.passes` are then null.
+    `--phases[1].steps 9` changes one."""
 
     @classmethod
     def field_types(cls, tree: dict[str, Any]) -> dict[str, type]:
@@ -149,4 +148,20 @@ class TrainConfig:
                         f"data.{name}.{key} is {ours}, but the model is declared for model.{name}_input.{key} {theirs};"
                         " set them equal"
                     )
-        self.task.check(self.data, self.model)
+        if self.phases and (self.run.steps is not None or self.run.passes is not None):
+            raise ConfigError("run.steps and run.passes: must be null where phases are given; each has its own length")
+        if not self.phases:
+            check_length(self.run.steps, self.run.passes, "run.steps and run.passes")
+        phases = self.resolved_phases()
+        for number, phase in enumerate(phases):
+            with naming(phase.where):
+                phase.task.check(self.data, self.model)
+                for earlier in phases[:number]:
+                    earlier.task.check_change(phase.task)
+
+    def resolved_phases(self) -> list[Phase]:
+        """The phases with all their settings; the whole run as one where none are given."""
+        settings = {section: getattr(self, section) for section in SECTIONS}
+        if self.phases:
+            return resolve(self.phases, settings)
+        return [Phase(where="", name=None, steps=self.run.steps, passes=self.run.passes, **settings)]

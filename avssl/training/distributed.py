@@ -7,6 +7,7 @@ scaled so that its *mean over ranks* is the loss of the global batch; averaged g
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -93,6 +94,21 @@ class ProcessGroup:
         if self.size == 1:
             return part
         return _Gather.apply(part, counts, self.rank)
+
+    @torch.no_grad()
+    def exchange(self, part: Tensor, counts: Sequence[int]) -> Tensor:
+        if self.size == 1:
+            return part
+        sent = torch.tensor(counts, device=self.device)
+        received = torch.empty_like(sent)
+        distributed.all_to_all_single(received, sent)
+        given = received.tolist()
+        arrived = part.new_empty(sum(given), *part.shape[1:])
+        # As bytes: every backend can carry them, whatever the type of the part.
+        width = part.element_size() * math.prod(part.shape[1:])
+        to, of = arrived.view(-1).view(torch.uint8), part.contiguous().view(-1).view(torch.uint8)
+        distributed.all_to_all_single(to, of, [n * width for n in given], [n * width for n in counts])
+        return arrived
 
     def sum(self, value: Tensor) -> Tensor:
         value = value.detach()

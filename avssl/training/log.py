@@ -85,7 +85,7 @@ class Log:
         """One line of metrics, everywhere."""
         self._metrics.write(files.json_line(record))
         self._metrics.flush()
-        numbers = {name: value for name, value in record.items() if name != "step" and value is not None}
+        numbers = {name: value for name, value in record.items() if name != "step" and isinstance(value, (int, float))}
         if self._board:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, record["step"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 import signal
 import sys
 import threading
@@ -11,28 +10,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from avssl import rng
 from avssl.config import plain
 from avssl.data.loader import Loader
-from avssl.data.transforms import prepare, to_device
 from avssl.errors import BudgetError, ConfigError, ModelError
-from avssl.models.config import VideoInput
 from avssl.models.folder import save_model
-from avssl.models.two_tower import TwoTower
 from avssl.tasks.base import Batch
-from avssl.tasks.registry import task_class
-from avssl.training import checkpoint, optim
-from avssl.training.batch_norm import synchronise_batch_norm
+from avssl.training import checkpoint, starting_point
 from avssl.training.card import model_card
 from avssl.training.checkpoint import Checkpoints
 from avssl.training.config import TrainConfig
-from avssl.training.distributed import ProcessGroup, full_state, load_full_state, make_fabric
+from avssl.training.course import Course
+from avssl.training.distributed import ProcessGroup, make_fabric
+from avssl.training.learner import Learner, StepResult
 from avssl.training.log import Log, Meter, peak_memory_mb
 from avssl.training.run_folder import RunFolder
 
@@ -43,14 +37,6 @@ Outcome = Literal["finished", "stopped"]
 
 def print_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-class StepResult(NamedTuple):
-    """What one optimiser step came to. `metrics` is None if the step was skipped because something was not finite."""
-
-    metrics: dict[str, float] | None
-    rows: list[int]  # of the global batch, in order; only filled where someone wants to know
-    clips: int
 
 
 class Trainer:
@@ -77,13 +63,9 @@ class Trainer:
             rank=self.ranks.rank,
             world_size=self.ranks.size,
         )
-        rows = len(self.loader.rows)
-        self.total_steps = config.run.total_steps(rows, config.data.batch_size)
-        self.warmup = optim.warmup_length(config.schedule, rows / config.data.batch_size)
+        self.course = Course(config.resolved_phases(), len(self.loader.rows), config.data.batch_size)
         self.say(self.loader.summary)
 
-        self.task, self.wrapped, self.optimizer = self._build()
-        self._model_buffers = [buffer for buffer in self.task.model.buffers() if buffer.numel()]
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.run.keep)
         self.step = 0
         self.nonfinite = 0
@@ -92,34 +74,38 @@ class Trainer:
         self._stop_asked = False
         self._named = 0  # skipped samples that were reported
         self.fabric.barrier()  # nobody writes before all have looked
-        self._resume()
+        self.learner = self._start()
         if self.main:
             self.folder.write_start(config, str(self.fabric.device), self.ranks.size)
+
+    @property
+    def task(self) -> Any:
+        """The task in training (see `avssl.tasks.base.Task`)."""
+        return self.learner.task
+
+    @property
+    def total_steps(self) -> int:
+        return self.course.total_steps(self.step)
 
     def run(self, advance: Callable[[], None] = lambda: None) -> Outcome:
         """Train to the last step, or until SIGTERM or SIGUSR1, after which the state is on disk in either case."""
         if self.step >= self.total_steps:
-            self.say(f"{self.folder.path}: finished, all {self.total_steps} steps are done; raise run.steps to go on")
+            longer = "the last phase's length or add a phase" if self.config.phases else "run.steps"
+            self.say(f"{self.folder.path}: finished, all {self.total_steps} steps are done; raise {longer} to go on")
             return "finished"
         run = self.config.run
         log = self._open_log() if self.main else None
         try:
             with self._watching_signals():
                 while self.step < self.total_steps:
-                    started, waited = time.perf_counter(), self.loader.wait_s
-                    result = self._take_step()
-                    self.step += 1
-                    self._count(result)
-                    spent = {"step_s": time.perf_counter() - started, "wait_s": self.loader.wait_s - waited}
-                    for meter in (self.meter, self._since_checkpoint):
-                        meter.add(result.metrics, clips=result.clips, **spent)
-                    if log:
-                        log.write_rows(self.step, result.rows, result.metrics["loss"] if result.metrics else None)
-                    last = self.step == self.total_steps
-                    if self.step % run.log_every == 0 or last:
+                    if self.course.is_over(self.step):
+                        self._enter_next_phase()
+                    self._take_step(log)
+                    border, last = self.course.is_over(self.step), self.step == self.total_steps
+                    if self.step % run.log_every == 0 or border:
                         self._write_record(log)
                     stopping = not last and self._any_rank_asked_to_stop()
-                    if self.step % run.checkpoint_every == 0 or last or stopping:
+                    if self.step % run.checkpoint_every == 0 or border or stopping:
                         self._save(log)
                     advance()
                     if stopping:
@@ -143,96 +129,78 @@ class Trainer:
         if self.fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = not run.deterministic
 
-    def _build(self) -> tuple[Any, Any, Any]:
-        """The task, the same as Fabric wrapped it, and the optimiser."""
-        config, run = self.config, self.config.run
-        _seed_everything(rng.step_seed(run.seed, 0))
-        model: nn.Module = TwoTower(config.model)
-        model = synchronise_batch_norm(model, self.ranks) if run.sync_batch_norm else model
-        task = task_class(config.task.name)(
-            config.task,
-            model,
-            rows=self.loader.rows_total,
-            usable=torch.from_numpy(self.loader.rows),
-            seed=run.seed,
+    def _start(self) -> Learner:
+        """The learner as the last checkpoint has it, or as `run.init` or chance will have it."""
+        path = self.checkpoints.latest(self.say) if self.main else None
+        path = self.fabric.broadcast(path)
+        if path is not None:
+            return self._resumed(Path(path))
+        if self.config.run.init is None:
+            return self._new_learner()
+        found = starting_point.find(self.config.run.init, self.say) if self.main else Path()
+        point = starting_point.read(self.fabric.broadcast(found))
+        manifest = self.loader.state_dict()["manifest_sha256"]
+        return self._new_learner(lambda task: starting_point.take(point, task, manifest, self.say))
+
+    def _new_learner(self, prepare_task: Callable[[nn.Module], None] = lambda task: None) -> Learner:
+        return Learner(self.config, self.course.phase, self.fabric, self.ranks, self.loader, prepare_task)
+
+    def _resumed(self, path: Path) -> Learner:
+        """The learner of the checkpoint; everything else here is set to what it was."""
+        state = checkpoint.load(path)
+        self.folder.check(self.config, entered=state["course"]["phase"])
+        self.loader.load_state_dict(state["loader"])
+        if state["loader"]["position"] % self.micro_batch:
+            raise ConfigError(f"{path}: its position is not at the border of a batch of {self.micro_batch} samples")
+        learner = self._new_learner()
+        self.course.load_state_dict(state["course"])
+        for phase in self.course.phases[1 : self.course.index + 1]:
+            learner.enter(phase)
+        try:
+            learner.load_state(state["task"], state["optimizer"])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ModelError(f"{path}: does not fit the configured model ({str(error).splitlines()[0]})") from error
+        self.step, self.nonfinite, self.best = state["step"], state["nonfinite"], state["best"]
+        self.meter.load_state_dict(state["meter"])
+        self.say(f"continuing after step {self.step} from {path}")
+        return learner
+
+    def _enter_next_phase(self) -> None:
+        self.course.enter_next(self.step)
+        self.learner.enter(self.course.phase)
+        self.best = None  # losses of different objectives cannot be compared
+        self.say(self.course.describe())
+
+    def _take_step(self, log: Log | None) -> None:
+        """One optimiser step over `run.accumulate` micro-batches, and what is noted of it."""
+        started, waited = time.perf_counter(), self.loader.wait_s
+        batches = [next(self.loader) for _ in range(self.config.run.accumulate)]
+        step = self.step + 1
+        result = self.learner.take_step(
+            batches,
+            step=step,
+            step_in_phase=self.step - self.course.began,
+            rate=self.course.learning_rate(step),
         )
-        if run.channels_last:
-            to_channels_last(task)
-        if run.compile:
-            compile_learned(task.model)
-        if self.ranks.size > 1 and run.strategy == "fsdp":  # parameters must be sharded before the optimiser sees them
-            wrapped = self.fabric.setup_module(task)
-            optimizer = self.fabric.setup_optimizers(optim.make_optimizer(wrapped.parameters(), config.optim))
-        else:
-            wrapped, optimizer = self.fabric.setup(task, optim.make_optimizer(task.parameters(), config.optim))
-        return task.train(), wrapped, optimizer
+        rows = self._all_rows(batches) if result.fault or self.config.run.log_rows else []
+        if result.fault:
+            self._count_fault(result, rows)
+        self.step = step
+        spent = {"step_s": time.perf_counter() - started, "wait_s": self.loader.wait_s - waited}
+        for meter in (self.meter, self._since_checkpoint):
+            meter.add(result.metrics, clips=result.clips, **spent)
+        if log:
+            log.write_rows(self.step, rows, result.metrics["loss"] if result.metrics else None)
 
-    def _take_step(self) -> StepResult:
-        """One optimiser step over `run.accumulate` micro-batches."""
-        run, step = self.config.run, self.step + 1
-        batches = [next(self.loader) for _ in range(run.accumulate)]
-        _seed_everything(rng.step_seed(run.seed, step) + self.ranks.rank)
-        sizes = self.ranks.sum(torch.tensor([float(len(b["row"])) for b in batches], device=self.fabric.device))
-        shares = (sizes / sizes.sum()).tolist()
-        clips = int(sizes.sum()) * self.config.data.clips
-        before = [buffer.clone() for buffer in self._model_buffers]
-
-        metrics: dict[str, float] = {}
-        memories = []
-        for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
-            with self.fabric.no_backward_sync(self.wrapped, enabled=number < run.accumulate - 1):
-                output = self._forward(batch, rng.step_seed(run.seed, step * run.accumulate + number))
-                values = torch.stack(list(output["metrics"].values())).tolist()  # the one wait for the device
-                found = dict(zip(output["metrics"], values, strict=True))
-                for name, value in found.items():
-                    metrics[name] = metrics.get(name, 0.0) + share * value
-                if not np.isfinite(found["loss"]):
-                    return self._skip_step(batches, before, clips, "loss")
-                self.fabric.backward(output["loss"] * share)
-            memories.append(output["memory"])
-
-        metrics["grad_norm"] = self._clip_gradient()
-        if not np.isfinite(metrics["grad_norm"]):
-            return self._skip_step(batches, before, clips, "gradient")
-        optim.set_learning_rate(self.optimizer, self._rate())
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.task.after_step(memories, self.ranks)
-        return StepResult(metrics, self._all_rows(batches) if run.log_rows else [], clips)
-
-    def _clip_gradient(self) -> float:
-        """The norm of the whole gradient before it was clipped (if it is)."""
-        limit = self.config.optim.clip_norm or float("inf")
-        norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
-        assert norm is not None
-        return norm.item()
-
-    def _forward(self, batch: Batch, seed: int) -> Any:
-        device, bf16 = self.fabric.device, self.config.run.precision == "bf16"
-        picture = cast(VideoInput, self.config.model.video_input)  # None only where no batch has pictures
-        prepared = prepare(to_device(batch, device), picture)
-        # Not Fabric's own bf16: it would cast the waveforms too, before the spectrogram.
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            return self.wrapped(prepared, ranks=self.ranks, seed=seed)
-
-    def _skip_step(self, batches: list[Batch], before: list[Tensor], clips: int, what: str) -> StepResult:
-        """Undo what the forward pass left behind. All ranks come here together: what they looked at is global."""
-        self.optimizer.zero_grad(set_to_none=True)
-        for buffer, value in zip(self._model_buffers, before, strict=True):
-            buffer.copy_(value)
-        rows = self._all_rows(batches)
-        self.say(f"step {self.step + 1}: the {what} is not finite; step skipped; rows {rows}")
-        return StepResult(None, rows, clips)
-
-    def _count(self, result: StepResult) -> None:
-        if result.metrics is not None:
-            return
+    def _count_fault(self, result: StepResult, rows: list[int]) -> None:
+        step, limit = self.step + 1, self.config.run.max_nonfinite
+        self.say(f"step {step}: the {result.fault} is not finite; step skipped; rows {rows}")
         self.nonfinite += 1
-        if self.nonfinite > self.config.run.max_nonfinite:
+        if self.nonfinite > limit:
             raise BudgetError(
-                f"{self.nonfinite} steps were not finite, more than run.max_nonfinite"
-                f" {self.config.run.max_nonfinite} allows; the last is step {self.step} with rows {result.rows};"
-                " lower optim.lr, set optim.clip_norm, or look at these samples with avssl-shards preview"
+                f"{self.nonfinite} steps were not finite, more than run.max_nonfinite {limit} allows; the last is step"
+                f" {step} with rows {rows}; lower optim.lr, set optim.clip_norm, or look at these samples with"
+                " avssl-shards preview"
             )
 
     def _all_rows(self, batches: list[Batch]) -> list[int]:
@@ -243,11 +211,6 @@ class Trainer:
             rows += self.ranks.gather(part, self.ranks.counts(len(part))).tolist()
         return rows
 
-    def _rate(self) -> float:
-        """The learning rate of the step being taken."""
-        config = self.config
-        return optim.learning_rate(config.schedule, config.optim.lr, self.step + 1, self.total_steps, self.warmup)
-
     def _write_record(self, log: Log | None) -> None:
         meter = self.meter
         self._name_skipped()
@@ -255,10 +218,11 @@ class Trainer:
             torch.tensor([float(self.loader.skipped.total()), meter.wait_s], device=self.fabric.device)
         ).tolist()
         if log:
-            group = self.optimizer.param_groups[0]
+            group = self.learner.optimizer.param_groups[0]
             log.write(
                 {
                     "step": self.step,
+                    **({"phase": self.course.phase.name} if self.config.phases else {}),
                     "pass": round(self.loader.position / len(self.loader.rows), 6),
                     **meter.means(),
                     "lr": group["lr"],
@@ -282,7 +246,7 @@ class Trainer:
 
     def _save(self, log: Log | None) -> None:
         """Checkpoint and model folder; every rank takes part in gathering the state."""
-        task_state, optimizer_state = full_state(self.task, self.optimizer.optimizer)
+        task_state, optimizer_state = self.learner.state()
         loss = self._since_checkpoint.means()["loss"]
         is_best = loss is not None and (self.best is None or loss < self.best)
         self.best = loss if is_best else self.best
@@ -294,6 +258,7 @@ class Trainer:
             "task": task_state,
             "optimizer": optimizer_state,
             "loader": self.loader.state_dict(),
+            "course": self.course.state_dict(),
             "meter": self.meter.state_dict(),
             "nonfinite": self.nonfinite,
             "best": self.best,
@@ -303,12 +268,6 @@ class Trainer:
 
     def _save_model(self, task_state: dict[str, Any]) -> None:
         config = self.config
-        model: nn.Module = self.task.model
-        if self.ranks.size > 1 and config.run.strategy == "fsdp":
-            model = TwoTower(config.model.without_files())
-            prefix = "model."
-            whole = {key.removeprefix(prefix): v for key, v in task_state.items() if key.startswith(prefix)}
-            model.load_state_dict(whole)
         trained = {
             "task": config.task.name,
             "steps": self.step,
@@ -316,24 +275,8 @@ class Trainer:
             "rows": len(self.loader.rows),
             "manifest_sha256": self.loader.state_dict()["manifest_sha256"],
         }
-        save_model(self.folder.model, model, config.model, card=model_card(config, trained), extra={"trained": trained})
-
-    def _resume(self) -> None:
-        path = self.checkpoints.latest(self.say) if self.main else None
-        path = self.fabric.broadcast(path)
-        if path is None:
-            return
-        state = checkpoint.load(Path(path))
-        self.loader.load_state_dict(state["loader"])
-        if state["loader"]["position"] % self.micro_batch:
-            raise ConfigError(f"{path}: its position is not at the border of a batch of {self.micro_batch} samples")
-        try:
-            load_full_state(self.task, self.optimizer.optimizer, state["task"], state["optimizer"])
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise ModelError(f"{path}: does not fit the configured model ({str(error).splitlines()[0]})") from error
-        self.step, self.nonfinite, self.best = state["step"], state["nonfinite"], state["best"]
-        self.meter.load_state_dict(state["meter"])
-        self.say(f"continuing after step {self.step} from {path}")
+        model, card = self.learner.whole_model(task_state), model_card(config, trained)
+        save_model(self.folder.model, model, config.model, card=card, extra={"trained": trained})
 
     def _open_log(self) -> Log:
         run = self.config.run
@@ -368,29 +311,6 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def to_channels_last(module: nn.Module) -> None:
-    """Store the weights of 2D and 3D convolutions channels-last; activations follow them."""
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        elif parameter.dim() == 5:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
-
-
-def compile_learned(model: nn.Module) -> None:
-    """torch.compile each part that has parameters (not the front end: its complex numbers do not compile well)."""
-    for part in model.children():
-        if next(part.parameters(), None) is not None:
-            part.compile()
-
-
-def _seed_everything(seed: int) -> None:
-    """Every draw of a step depends on the step alone: no generator state has to be saved to resume exactly."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed % 2**63)
 
 
 def _silent(_: str) -> None:

@@ -19,12 +19,14 @@ from typing import Any
 from avssl import __version__, config, files
 from avssl.errors import ConfigError, UsageError
 from avssl.training.config import TrainConfig
+from avssl.training.phases import SECTIONS
 
 _FREE_RUN = (
     *("dir", "steps", "passes", "device", "devices", "strategy", "channels_last", "compile", "deterministic"),
     *("log_every", "log_rows", "tensorboard", "wandb", "checkpoint_every", "keep", "max_nonfinite"),
 )
-# What may differ when a run is continued: it changes how, how long or how fast, not what is computed.
+# What may differ when a run is continued: it changes how, how long or how fast, not what was computed so far. Of phases
+# those that were entered are fixed, but for the length of the last of them.
 _FREE = {
     "data.workers",
     "data.prefetch",
@@ -46,17 +48,27 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
 
-    def check(self, wanted: TrainConfig) -> None:
-        """Refuse a folder that is no run, or a run of another config. Writes nothing."""
+    def check(self, wanted: TrainConfig, entered: int = 0) -> None:
+        """Refuse a folder that is no run, or a run of another config. Writes nothing.
+
+        entered: number of the phase that the run is in, counted from 0.
+        """
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             return
         if not self.config.is_file():
             raise UsageError(
                 f"{self.path}: exists but is not a run folder (it has no config.yaml); choose another run.dir"
             )
-        before, now = (dict(flat(tree)) for tree in (config.read(self.config), config.plain(wanted)))
+        try:
+            started = config.build(TrainConfig, config.read(self.config))
+        except ConfigError as error:
+            raise ConfigError(
+                f"{self.config}: not one that this version of avssl reads ({error}); choose another run.dir"
+            ) from error
+        in_phases = bool(started.phases or wanted.phases)
+        before, now = (_fixed(tree, entered, in_phases) for tree in (started, wanted))
         for key in [*now, *before]:
-            if key not in _FREE and before.get(key) != now.get(key):
+            if before.get(key) != now.get(key):
                 raise ConfigError(
                     f"{self.path}: was started with {key} {before.get(key)!r}, now it is {now.get(key)!r};"
                     " set it back, or choose another run.dir"
@@ -70,6 +82,23 @@ class RunFolder:
         earlier = files.read_json(self.environment)["starts"] if self.environment.is_file() else []
         files.write_json(self.environment, {"starts": [*earlier, environment(device, world_size)]})
         files.write_atomic(self.config, lambda file: file.write(config.dump(wanted).encode()))
+
+
+def _fixed(settings: TrainConfig, entered: int, in_phases: bool) -> dict[str, Any]:
+    """What a continued run must not change, by dotted key."""
+    tree = config.plain(settings)
+    for section in (*SECTIONS, "phases"):
+        del tree[section]
+    fixed = {key: value for key, value in flat(tree) if key not in _FREE}
+    for number, phase in enumerate(settings.resolved_phases()[: entered + 1]):
+        where = f"phases[{number}]." if in_phases else ""
+        for section in SECTIONS:
+            fixed |= flat(config.plain(getattr(phase, section)), where + section)
+        if number > 0:
+            fixed[f"{where}keep_optimizer"] = phase.keep_optimizer
+        if number < entered:
+            fixed |= {f"{where}steps": phase.steps, f"{where}passes": phase.passes}
+    return fixed
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

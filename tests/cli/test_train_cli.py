@@ -1,11 +1,13 @@
 """`avssl-train`: help, printed config, and errors in one sentence with exit code 2."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
 
 from avssl.cli.train import main, read_config
+from avssl.models.registry import tower_facts
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -21,7 +23,11 @@ def test_help_documents_exit_codes_and_every_value(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0
     assert "75 stopped by a signal" in out
-    for key in ("--run.dir text (required)", "--data.video.fps number (16.0)", "--task.negatives integer (1024)"):
+    for key in (
+        "--run.dir text (required)",
+        "--data.video.fps number (16.0)",
+        "--phases[i].passes number or null (null)",
+    ):
         assert key in out
 
 
@@ -48,6 +54,8 @@ def test_every_recipe_resolves_and_its_resolved_form_is_itself(path, capsys, tmp
         (["--task.name", "xyz"], "task.name is 'xyz', but the tasks are: xid"),
         (["--model.video.name", "resnet"], "there is no video tower 'resnet'"),
         (["--run.steps", "5.5"], "run.steps: expected integer, got 5.5"),
+        (["--phases[0].steps", "5"], "--phases[0].steps: phases has 0 entries"),
+        (["--phases", "{name: a, stesp: 5}"], "phases[0].stesp: unknown key; did you mean 'phases[0].steps'?"),
     ],
 )
 def test_wrong_use_is_one_sentence(capsys, argv, message):
@@ -70,6 +78,13 @@ def test_no_config_and_no_shards(capsys, tmp_path):
     )
     assert code != 0
     assert str(tmp_path) in err
+
+
+def test_one_value_of_an_input_changes_and_the_others_stay_the_towers():
+    config = read_config(str(CONFIGS / "avid_kinetics.yaml"), ["--model.video_input.size_px", "96"])
+    made_for = tower_facts("video", "avid_r2plus1d_18").input
+    assert config.model.video_input == dataclasses.replace(made_for, size_px=96)
+    assert config.model.audio_input == tower_facts("audio", "avid_audio_cnn9").input
 
 
 def test_options_win_over_the_file():

@@ -73,6 +73,32 @@ def test_draws_per_row_repeat_rows_inside_an_epoch_with_other_moments(config):
     assert len(moments) > 32  # the short row has few moments
 
 
+def test_rows_drawn_with_replacement_resume_anywhere_and_are_shared_by_ranks(config):
+    config = dataclasses.replace(config, replacement=True)
+    loader = Loader(dataclasses.replace(config, workers=1))
+    batches = take(loader, 5)
+    loader.close()
+    assert rows_of(batches) == planned(0, 20, replacement=True)
+    assert sorted(rows_of(batches)[:9]) != ROWS
+    state = Loader(config, position=8).state_dict()
+    resumed = Loader(config)
+    resumed.load_state_dict(state)
+    assert_same(take(resumed, 3), batches[2:])
+    ranks = [Loader(config, rank=rank, world_size=2) for rank in range(2)]
+    for batch in batches:
+        assert rows_of([batch]) == rows_of(next(rank) for rank in ranks)
+
+
+def test_a_row_that_comes_twice_is_augmented_anew(config):
+    batches = take(Loader(dataclasses.replace(config, replacement=True)), 9)
+    crops = {}
+    for batch in batches:
+        for epoch, row, moment in zip(batch["epoch"], batch["row"], batch["time_s"].flatten(1), strict=True):
+            crops.setdefault((int(epoch), int(row)), []).append(tuple(moment.tolist()))
+    twice = [moments for (_, row), moments in crops.items() if len(moments) > 1 and row in (0, 1, 2, 3, 4)]
+    assert twice and all(len(set(moments)) == len(moments) for moments in twice)
+
+
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_together_see_what_one_sees(config, world_size):
     single = take(Loader(config), 5)
@@ -141,6 +167,7 @@ def test_one_epoch_ends_with_a_smaller_batch(config):
         ({"draws_per_row": 2}, "draws_per_row"),
         ({"audio": None}, "rows"),
         ({"shuffle": False}, "shuffle"),
+        ({"replacement": True}, "replacement"),
     ],
 )
 def test_a_state_of_another_order_is_refused(config, change, name):
@@ -166,6 +193,12 @@ def test_wrong_uses_say_what_to_do(config, shards):
         Loader(dataclasses.replace(config, shards=["http://localhost/x"]))
     with pytest.raises(ConfigError, match="both null"):
         DataConfig(video=None, audio=None)
+    with pytest.raises(ConfigError, match=r"set data\.draws_per_row to 1"):
+        dataclasses.replace(config, replacement=True, draws_per_row=2)
+    with pytest.raises(ConfigError, match=r"needs random access.*set data\.reader to index"):
+        dataclasses.replace(config, replacement=True, reader="webdataset")
+    with pytest.raises(ConfigError, match="no epoch has all rows"):
+        Loader(dataclasses.replace(config, replacement=True), endless=False)
     with pytest.raises(ConfigError, match=r"augment\.crop_area"):
         AugmentConfig(crop_area=(0.5, 0.1))
 

@@ -32,11 +32,59 @@ def test_an_epoch_holds_every_row_draws_times(rows, draws, epoch, shuffle):
     assert sorted(found) == [(epoch, row, draw) for row in range(rows) for draw in range(draws)]
 
 
-@given(rows=sizes, draws=st.integers(1, 3), start=st.integers(0, 10**9), count=st.integers(0, 40))
-def test_any_position_is_reached_directly(rows, draws, start, count):
-    whole = order.entries(range(start, start + count), rows=rows, draws=draws)
+@given(
+    rows=sizes,
+    options=st.sampled_from([{}, {"draws": 3}, {"replacement": True}]),
+    start=st.integers(0, 10**9),
+    count=st.integers(0, 40),
+)
+def test_any_position_is_reached_directly(rows, options, start, count):
+    whole = order.entries(range(start, start + count), rows=rows, **options)
     late = start + count // 2
-    assert order.entries(range(late, start + count), rows=rows, draws=draws) == whole[count // 2 :]
+    order.order.cache_clear()
+    order.drawn.cache_clear()
+    assert order.entries(range(late, start + count), rows=rows, **options) == whole[count // 2 :]
+
+
+@given(rows=sizes, seed=st.integers(0, 9))
+def test_with_replacement_no_sample_comes_twice_in_an_epoch(rows, seed):
+    """A row may, but with another draw number, hence another moment and augmentation."""
+    found = order.entries(range(2 * rows), rows=rows, seed=seed, replacement=True)
+    assert len(set(found)) == 2 * rows
+    assert [entry.epoch for entry in found] == [0] * rows + [1] * rows
+    assert {entry.row for entry in found} <= set(range(rows))
+    if rows > 9:
+        assert [entry.row for entry in found[:rows]] != [entry.row for entry in found[rows:]]
+
+
+def test_with_replacement_rows_are_drawn_alike():
+    """Chi square over 40 rows: the mean is 39, its deviation 8.8; and independently of the sample before."""
+    rows = np.array([entry.row for entry in order.entries(range(40_000), rows=40, seed=1, replacement=True)])
+    assert ((np.bincount(rows, minlength=40) - 1000) ** 2 / 1000).sum() < 39 + 4 * 8.8
+    assert abs(np.corrcoef(rows[:-1], rows[1:])[0, 1]) < 4 / 200
+    assert len(set(rows[:40].tolist())) < 40
+
+
+def staleness_of_the_drawn(rows: list[int], n: int) -> list[float]:
+    """For each sample the share of rows that were not visited for longer than the drawn one (1: it is the stalest)."""
+    seen = np.full(n, -1)
+    found = []
+    for time, row in enumerate(rows):
+        found.append(float((seen > seen[row]).mean()))
+        seen[row] = time
+    return found
+
+
+@pytest.mark.parametrize(("replacement", "late"), [(False, (0.9, 1.0)), (True, (0.4, 0.6))])
+def test_replacement_keeps_the_banks_evenly_fresh(replacement, late):
+    """Why it is there: near the end of a pass without it, the rows to come are the stalest, so that a target's age
+    alone tells which it is (methods B.3)."""
+    n = 200
+    rows = [entry.row for entry in order.entries(range(10 * n), rows=n, seed=2, replacement=replacement)]
+    stale = np.reshape(staleness_of_the_drawn(rows, n), (10, n))[2:]
+    low, high = late
+    assert low < stale[:, -n // 10 :].mean() <= high
+    assert 0.4 < stale[:, : n // 10].mean() < 0.6
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])

@@ -1,5 +1,6 @@
 """ModelConfig: facts fill what is left out, round trip through plain values, errors name the key."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -27,6 +28,26 @@ def test_inputs_left_out_are_those_of_the_towers_and_not_shared():
     assert ModelConfig(video=TowerConfig("tiny_video")).audio_input is None
 
 
+def test_an_input_given_in_part_is_the_towers_otherwise():
+    facts = tower_facts("video", "tiny_video").input
+    made = ModelConfig.from_dict({"video": {"name": "tiny_video"}, "video_input": {"size_px": 48}})
+    assert made.video_input == dataclasses.replace(facts, size_px=48)
+    assert facts.size_px == 64
+    assert ModelConfig.from_dict(made.to_dict()) == made
+
+
+def test_a_front_end_that_is_not_named_is_the_towers():
+    made = {"audio": {"name": "tiny_audio"}}
+    facts = tower_facts("audio", "tiny_audio").input
+    part = ModelConfig.from_dict({**made, "audio_input": {"duration_s": 1.0, "front_end": {"kwargs": {"bands": 32}}}})
+    assert part.audio_input.duration_s == 1.0 and part.audio_input.rate_hz == facts.rate_hz
+    assert part.audio_input.front_end == FrontEndConfig("log_mel", {**facts.front_end.kwargs, "bands": 32})
+    other = ModelConfig.from_dict({**made, "audio_input": {"front_end": {"name": "avid_spectrogram"}}})
+    assert other.audio_input.front_end == FrontEndConfig("avid_spectrogram")
+    named = ModelConfig.from_dict({**made, "audio_input": {"front_end": {"name": "log_mel", "kwargs": {"bands": 32}}}})
+    assert named.audio_input.front_end.kwargs == {"bands": 32}, "what a saved config says is not added to"
+
+
 def test_round_trip_through_json():
     config = tiny_config(
         video_input=VideoInput(fps=10, frames=4, size_px=64, resize_px=80, mean=(0.1, 0.2, 0.3), std=(1, 1, 1)),
@@ -44,7 +65,12 @@ def test_round_trip_through_json():
         ({"video": {}}, r"model\.video\.name: missing"),
         ({"video": {"name": "tiny_vidoe"}}, r"tiny_vidoe.*did you mean 'tiny_video'"),
         ({"head": {"dim": "128"}}, r"model\.head\.dim: expected integer"),
-        ({"video_input": {"fps": 16}}, r"model\.video_input\.frames: missing"),
+        ({"video": None, "video_input": {"fps": 16}}, r"model\.video_input\.frames: missing"),
+        (
+            {"video_input": {"size": 16}},
+            r"model\.video_input\.size: unknown key; did you mean 'model\.video_input\.size_px",
+        ),
+        ({"audio_input": {"front_end": {"stats": 1}}}, r"model\.audio_input\.front_end\.stats: unknown key"),
     ],
 )
 def test_errors_name_the_key(change, message):

@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 TIMINGS = {"clips_per_s", "step_ms", "data_wait_percent", "peak_memory_mb"}
 
 
@@ -89,11 +90,14 @@ def compare(reference, other):
 
 
 def check(config, folder, *, steps, kills, seed=0, options=()):
-    """Run `config` once undisturbed and once with `kills` kills at random moments. Returns (differences, attempts)."""
+    """Run `config` once undisturbed and once with `kills` kills at random moments. Returns (differences, attempts).
+
+    steps: of the whole run, as `config` and `options` have it.
+    """
     generator = random.Random(seed)
 
     def argv(name):
-        return ["--config", str(config), "--run.steps", str(steps), *options, "--run.dir", str(folder / name)]
+        return ["--config", str(config), *options, "--run.dir", str(folder / name)]
 
     undisturbed = start(argv("reference"))
     undisturbed.join()
@@ -112,8 +116,24 @@ def check(config, folder, *, steps, kills, seed=0, options=()):
     return compare(folder / "reference", folder / "killed"), killed
 
 
+def lengths(config, steps):
+    """Options that give a run `steps` steps; its phases share them."""
+    from avssl.cli.train import read_config
+
+    phases = read_config(str(config), []).phases
+    if not phases:
+        return ["--run.steps", str(steps)]
+    borders = [steps * number // len(phases) for number in range(len(phases) + 1)]
+    options = [
+        (f"--phases[{i}].steps={stop - start}", f"--phases[{i}].passes=null")
+        for i, (start, stop) in enumerate(itertools.pairwise(borders))
+    ]
+    return [option for pair in options for option in pair]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, default=CONFIGS / "avid_kinetics_debug.yaml")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--workers", default="1", help="data.workers of the run")
@@ -131,9 +151,9 @@ def main():
         build(list_sources(folder / "world"), folder / "shards", BuildOptions(clip_s=2.0, short_side_px=64))
         options = ["--data.shards", str(folder / "shards"), "--data.workers", arguments.workers]
         options += ["--run.log_rows", "true", "--run.checkpoint_every", "5", "--run.tensorboard", "false"]
-        config = Path(__file__).parents[2] / "configs" / "avid_kinetics_debug.yaml"
+        options += lengths(arguments.config, arguments.steps)
         differences, killed = check(
-            config, folder, steps=arguments.steps, kills=arguments.kills, seed=arguments.seed, options=options
+            arguments.config, folder, steps=arguments.steps, kills=arguments.kills, seed=arguments.seed, options=options
         )
     print(f"{killed} of {arguments.kills} kills hit a living run of {arguments.steps} steps;", end=" ")
     print(f"different: {', '.join(differences)}" if differences else "rows, losses and final state are identical")

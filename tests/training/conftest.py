@@ -1,5 +1,6 @@
 """Real shards of a small rendered world, and the config that the tests of the loop start from."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from avssl.shards.build import build
 from avssl.shards.options import BuildOptions
 from avssl.shards.sources import list_sources
 from avssl.synthetic.world import WorldConfig, write_world
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # kill_and_resume, which is a program too
 
 CLIPS = 24
 

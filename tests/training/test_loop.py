@@ -80,10 +80,10 @@ def test_micro_batches_add_up_to_their_batch(tree, targets, tmp_path):
     for number in range(2):
         batch = next(by_hand.loader)
         assert len(batch["row"]) == 4
-        output = by_hand._forward(batch, rng.step_seed(0, 2 + number))
+        output = by_hand.learner.forward(batch, rng.step_seed(0, 2 + number))
         (output["loss"] / 2).backward()
         losses.append(output["loss"].item())
-    by_hand.optimizer.step()
+    by_hand.learner.optimizer.step()
     for parameter, start, other in zip(trainer.task.parameters(), before, by_hand.task.parameters(), strict=True):
         torch.testing.assert_close(parameter, other, rtol=1e-4, atol=1e-6)
         assert not torch.equal(parameter, start)

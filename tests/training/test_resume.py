@@ -1,26 +1,23 @@
-"""KilledError, stopped, damaged: the same command goes on, and what it computes is what an undisturbed run computes."""
+"""Killed, stopped, damaged: the same command goes on, and what it computes is what an undisturbed run computes."""
 
 import json
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
+import kill_and_resume
 import pytest
 from training_tools import changed, make_config, metrics_of, write_config
 
 from avssl.training.loop import Trainer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-import kill_and_resume
-
 
 @pytest.mark.parametrize(("workers", "kills"), [(0, 3), (1, 2)])
 def test_kills_leave_no_trace(tree, tmp_path, workers, kills):
     """Rows, losses and all tensors (weights, optimiser, banks, Z), with and without worker processes that prefetch."""
-    tree = changed(tree, **{"data.workers": workers})
+    tree = changed(tree, **{"data.workers": workers, "run.steps": 11})
     config = write_config(tree, tmp_path / "config.yaml")
     differences, killed = kill_and_resume.check(config, tmp_path, steps=11, kills=kills, seed=workers)
     assert not differences

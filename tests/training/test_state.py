@@ -6,7 +6,7 @@ from torch import nn
 
 from avssl.training.config import OptimConfig
 from avssl.training.distributed import full_state, load_full_state
-from avssl.training.loop import to_channels_last
+from avssl.training.learner import to_channels_last
 from avssl.training.optim import make_optimizer
 
 
