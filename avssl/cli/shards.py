@@ -7,12 +7,13 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from avssl.cli.common import Parser, print_json, progress, run
 from avssl.errors import UsageError
 
 if TYPE_CHECKING:
+    from avssl.models.config import AudioInput
     from avssl.shards.build import Summary
 
 _EPILOG = """\
@@ -30,6 +31,15 @@ OUT gets NAME-000000.tar …, manifest.jsonl, index.json, rejected.jsonl (see do
 A build that was stopped goes on when the same command is run again.
 
 exit code: 0 done; 1 nothing could be packed, or more was rejected than --max-rejected; 2 wrong use
+"""
+
+_INFO_EPILOG = """\
+--stats takes a front end's name and key=value pairs: rate_hz (24000), duration_s (2), channels (1), windows (as many of
+each clip as fit), and the front end's own. The file is what `model.audio_input.front_end.stats_file` of a config and
+avssl-convert --stats read.
+
+  avssl-shards info shards/ --stats avid_spectrogram -o stats.npz
+  avssl-shards info shards/ --stats log_mel,duration_s=1,channels=4 -o stats.npz     (AVSA)
 """
 
 # What --help says about each option of a build; types and defaults are those of BuildOptions.
@@ -83,9 +93,15 @@ def _parser() -> Parser:
     verify.add_argument("--quick", action="store_true", help="compare names and sizes only, read no shard")
     verify.add_argument("--decode", metavar="N", type=int, default=0, help="decode N evenly spaced clips too")
 
-    info = commands.add_parser("info", help="counts, hours, sizes, labels", description="Describe shards.")
+    info = commands.add_parser(
+        "info", help="counts, hours, sizes, labels, statistics", description="Describe shards.", epilog=_INFO_EPILOG
+    )
     info.set_defaults(command=_info)
     info.add_argument("folder", metavar="SHARDS")
+    info.add_argument("--stats", metavar="FRONT_END", help="measure a front end's mean and std, see below")
+    info.add_argument("-o", "--out", metavar="FILE", help="where --stats goes: .npz or .json")
+    info.add_argument("--max-clips", type=int, metavar="N", default=5000, help="of --stats (default: %(default)s)")
+    info.add_argument("--seed", type=int, default=0, help="of the choice of clips (default: %(default)s)")
 
     preview = commands.add_parser("preview", help="write a page with some clips", description="Show some clips.")
     preview.set_defaults(command=_preview)
@@ -230,12 +246,61 @@ def _verify(args: argparse.Namespace) -> int:
 def _info(args: argparse.Namespace) -> int:
     from avssl.shards.info import as_text, describe
 
+    if bool(args.stats) != bool(args.out):
+        raise UsageError("--stats FRONT_END and -o FILE belong together; give both or neither")
+    if args.max_clips < 1:
+        raise UsageError(f"--max-clips is {args.max_clips}, but must be at least 1")
     facts = describe(args.folder)
+    if args.stats:
+        facts["stats"] = _measure(args, facts["clips_with_audio"])
     if args.json:
         print_json(facts)
-    else:
-        print(as_text(facts))
+        return 0
+    print(as_text(facts))
+    if args.stats:
+        stats = facts["stats"]
+        print(
+            f"  {args.out}: mean {stats['mean_db']:.2f} dB, std {stats['std_db']:.2f} dB, averaged over the features, "
+            f"from {stats['frames']} frames of {stats['clips']} clips"
+            + f", {stats['skipped']} skipped"
+            * bool(stats["skipped"])
+        )
     return 0
+
+
+def _measure(args: argparse.Namespace, clips: int) -> dict[str, Any]:
+    """Write the statistics that --stats asks for; what they are of."""
+    audio, windows = _front_end(args.stats)
+    from avssl.evaluation.front_end_stats import measure_front_end
+
+    with progress("measuring", min(clips, args.max_clips)) as advance:
+        stats = measure_front_end(
+            args.folder, audio, windows=windows, max_clips=args.max_clips, seed=args.seed, advance=advance
+        )
+    stats.save(args.out)
+    return stats.facts | {"mean_db": float(stats.mean_db.mean()), "std_db": float(stats.std_db.mean())}
+
+
+def _front_end(text: str) -> tuple[AudioInput, int | None]:
+    """`NAME,key=value,...` as the input it describes and the number of windows a clip."""
+    import yaml
+
+    from avssl.config import build
+    from avssl.models.config import AudioInput
+
+    name, *pairs = text.split(",")
+    values: dict[str, Any] = {"rate_hz": 24000, "duration_s": 2.0, "channels": 1, "windows": None}
+    own = set(values)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--stats {text}: {pair!r} is no key=value")
+        values[key] = yaml.safe_load(value)
+    windows = values.pop("windows")
+    if windows is not None and (type(windows) is not int or windows < 1):
+        raise UsageError(f"--stats {text}: windows is {windows!r}, but must be a number from 1 on")
+    front_end = {"name": name, "kwargs": {key: values.pop(key) for key in list(values) if key not in own}}
+    return build(AudioInput, values | {"front_end": front_end}, "--stats"), windows
 
 
 def _preview(args: argparse.Namespace) -> int:

@@ -67,10 +67,6 @@ def options_for(
         if kind not in had:
             raise UsageError(f"this model has no {kind} tower; it embeds {' and '.join(had)}")
     kinds = [kind for kind in had if kind in (modalities or had)]
-    if "audio" in kinds and model.audio_input.channels not in (1, 2):
-        raise UsageError(
-            f"this model hears {model.audio_input.channels} channels; only mono and stereo can be embedded"
-        )
     valid = [f"{kind}.{name}" for kind in kinds for name in model.layers(kind) if name != EMBEDDING]
     wanted = []
     for layer in layers:

@@ -18,17 +18,18 @@ from avssl.ahead import ahead
 from avssl.embedding.sources import Item
 from avssl.embedding.windows import ClipGrid, Window, clips_in_order, plan_windows
 from avssl.errors import MediaError, ModelError
+from avssl.media.types import Channels
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from avssl.media import AudioInfo, Media, VideoInfo
-    from avssl.media.types import Channels
     from avssl.models.av_model import AVModel
     from avssl.models.config import VideoInput
 
 EMBEDDING = "embedding"  # the model's own name of what becomes the column `video` or `audio`
 _NO_DURATION = ("mp3", "aac")  # containers whose length is guessed from the bit rate at the start
+_COUNTS: dict[int, Channels] = {1: "mono", 2: "stereo"}
 _CHUNK_BYTES = 32 << 20  # of decoded pictures
 
 Vectors = dict[str, np.ndarray]  # column name -> [D] float32
@@ -166,7 +167,14 @@ def _video_track(model: AVModel, media: Media, info: VideoInfo, path: str, layer
 
 def _audio_track(model: AVModel, media: Media, info: AudioInfo, path: str, layers: list[str]) -> Track:
     expects = model.audio_input
-    channels: Channels = "mono" if expects.channels == 1 else "stereo"
+    channels: Channels = _COUNTS.get(expects.channels, "all")
+    if channels == "all" and info.channels != expects.channels:  # their levels carry direction: none can be made up
+        detail = (
+            f"its sound is {_COUNTS.get(info.channels, f'of {info.channels} channels')}, the model hears "
+            f"{expects.channels}, each for itself (4: ambisonics); give it such files, or embed the picture alone "
+            "with --modality video"
+        )
+        raise MediaError(path, "channels", detail)
 
     def chunks() -> Iterator[np.ndarray]:
         for audio in media.iter_audio(info.start_s, rate_hz=expects.rate_hz, channels=channels):

@@ -47,7 +47,7 @@ class AVModel:
     @property
     def dim(self) -> int:
         """Length of an embedding."""
-        return self.config.head.dim
+        return self.model.dim
 
     @property
     def video_input(self) -> VideoInput:

@@ -1,4 +1,4 @@
-"""The model that is trained: a video tower, an audio tower with its front end, and a projection head for each."""
+"""The model that is trained: a video tower, an audio tower with its front end, and, mostly, a head for each."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TwoTower(nn.Module):
 
     video_tower: Tower | None
     audio_tower: Tower | None
-    video_head: ProjectionHead | None
-    audio_head: ProjectionHead | None
+    video_head: nn.Module | None  # without heads in the configuration, the identity
+    audio_head: nn.Module | None
     front_end: FrontEnd | None
 
     def __init__(self, config: ModelConfig):
@@ -51,6 +51,11 @@ class TwoTower(nn.Module):
                 **config.audio.kwargs,
             )
             self.audio_head = _head(config.head, self.audio_tower)
+        widths = {tower.feature_dim for tower in (self.video_tower, self.audio_tower) if tower}
+        if config.head is None and len(widths) > 1:
+            raise ConfigError(f"model.head is null, but the towers' features differ in length {sorted(widths)}; set it")
+        self.dim = config.head.dim if config.head else widths.pop()
+        """Length of an embedding."""
 
     def forward(self, video: Tensor | None = None, audio: Tensor | None = None) -> dict[str, Tensor]:
         """Embeddings [B, dim], not normalised, of what is given.
@@ -77,8 +82,8 @@ class TwoTower(nn.Module):
         return _present(self.front_end, "audio")(audio)
 
 
-def _head(config: HeadConfig, tower: Tower) -> ProjectionHead:
-    return ProjectionHead(tower.feature_dim, config.hidden, config.dim)
+def _head(config: HeadConfig | None, tower: Tower) -> nn.Module:
+    return ProjectionHead(tower.feature_dim, config.hidden, config.dim) if config else nn.Identity()
 
 
 def _present(module: M | None, modality: str) -> M:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,29 +22,59 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises ModelError if the file is missing, damaged, or would need unpickling.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; give the path of a .safetensors or PyTorch state-dict file")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    content = read_pytorch(path)
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not is_state_dict(content):
+        raise ModelError(f"{path}: holds no state dict (a mapping of names to tensors); save model.state_dict() alone")
+    return dict(content)
+
+
+def is_state_dict(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    """Whether this is a mapping of names to tensors with plain numbers (an empty one is)."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout == torch.strided
+        and not (tensor.is_meta or tensor.is_quantized)
+        for key, tensor in content.items()
+    )
+
+
+def read_pytorch(path: Path) -> Any:
+    """What `torch.save` wrote into a file: tensors, numbers and texts in plain containers, on the CPU.
+
+    Raises ModelError if the file is missing, damaged, or would need unpickling.
+    """
+    _require(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text proposes to load it all the same
+        raise ModelError(
+            f"{path}: cannot be read as a file of tensors (it is damaged, or holds objects that only running code "
+            "could restore); save the state dict alone, or as .safetensors"
+        ) from error
+    except Exception as error:  # from damaged bytes torch's reader raises almost anything
         raise ModelError(
             f"{path}: cannot be read as a file of tensors ({_first_sentence(error)}); "
             "save the state dict alone, or as .safetensors"
         ) from error
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise ModelError(f"{path}: holds no state dict (a mapping of names to tensors); save model.state_dict() alone")
-    return dict(content)
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; give the path of a .safetensors or PyTorch state-dict file")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    _require(path)
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -51,26 +84,56 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: str | Path) -> None:
     """Load `state` into `module`: every key present, none left over, all shapes equal.
 
-    Raises ModelError naming the file `where`, the first keys that do not fit and how many more there are.
+    Raises ModelError naming the file `where` and the first keys that do not fit.
     """
-    own = module.state_dict()
-    shapes = {
-        key: f"{key} has shape {tuple(state[key].shape)}, the model {tuple(own[key].shape)}"
-        for key in own.keys() & state.keys()
-        if state[key].shape != own[key].shape
-    }
-    problems = [
-        *(f"{key} is missing" for key in own if key not in state),
-        *(f"{key} is not in the model" for key in state if key not in own),
-        *(shapes[key] for key in own if key in shapes),
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    difference = Difference.between(state, module.state_dict())
+    if difference:
         raise ModelError(
-            f"{where}: does not fit the model: {', '.join(problems[:3])}{more}; "
-            "use the configuration that these weights were made with"
+            f"{where}: does not fit the model: {difference}; use the configuration that these weights were made with"
         )
     module.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """In what a state dict is not the expected one. False if in nothing; as text, the first of each kind and counts."""
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]  # with what they are and should be
+
+    @classmethod
+    def between(cls, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, types: bool = False) -> Difference:
+        """Compare names and shapes, and with `types` also the types of the numbers."""
+
+        def form(tensor: Tensor) -> str:
+            return f"{str(tensor.dtype).removeprefix('torch.')} " * types + str(list(tensor.shape))
+
+        return cls(
+            [key for key in expected if key not in found],
+            [key for key in found if key not in expected],
+            [
+                f"{key} is {form(found[key])} instead of {form(tensor)}"
+                for key, tensor in expected.items()
+                if key in found and form(found[key]) != form(tensor)
+            ],
+        )
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.misshapen)
+
+    def __str__(self) -> str:
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape or type": self.misshapen}
+        return ", ".join(
+            f"{len(keys)} {kind} ({', '.join(map(printable, keys[:3]))}{', …' if len(keys) > 3 else ''})"
+            for kind, keys in kinds.items()
+            if keys
+        )
+
+
+def printable(name: str) -> str:
+    """A name out of somebody's file, safe to print in a sentence."""
+    return name if name.isprintable() else ascii(name)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -148,13 +148,13 @@ class TestWeightFiles:
 
     def test_of_another_architecture(self, tmp_path):
         torch.save(tower_of("video", "avid_r2plus1d_10").state_dict(), tmp_path / "a.pth")
-        self.expect(tmp_path / "a.pth", "does not fit .* is missing, .* and [0-9]+ more")
+        self.expect(tmp_path / "a.pth", r"does not fit .*: [0-9]+ missing \(\S+, \S+, \S+, …\), [0-9]+ unexpected \(")
 
     def test_of_another_shape(self, tmp_path):
         state = dict(tower_of("video", "tiny_video").state_dict())
         state["conv1.0.weight"] = torch.zeros(16, 3, 1, 7, 7)
         torch.save(state, tmp_path / "a.pth")
-        self.expect(tmp_path / "a.pth", r"conv1\.0\.weight has shape \(16, 3, 1, 7, 7\), the model \(32, 3, 1, 7, 7\)")
+        self.expect(tmp_path / "a.pth", r"conv1\.0\.weight is \[16, 3, 1, 7, 7\] instead of \[32, 3, 1, 7, 7\]")
 
     def test_garbage(self, tmp_path):
         for name in ("a.pth", "a.safetensors"):
