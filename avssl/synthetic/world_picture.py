@@ -16,7 +16,7 @@ def render_picture(
     """Frames [T, H, W, 3] uint8; frame k shows time k / fps. Deterministic in all arguments."""
     random = sample_generator(seed, 1, clip)
     times_s = np.arange(round(duration_s * fps)) / fps
-    x, y, radius, angle, light = _motion(scene, times_s, random)
+    x, y, radius, angle, light = shape_motion(scene, times_s, random)
 
     axis = ((np.arange(size_px, dtype=np.float32) + 0.5) / size_px).astype(np.float32)
     dx = (axis[None, None, :] - x[:, None, None]) / radius[:, None, None]
@@ -24,11 +24,11 @@ def render_picture(
     cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
     u, v = cos * dx + sin * dy, cos * dy - sin * dx  # the shape's own coordinates, its radius being 1
 
-    edge_px = _distance(scene.traits.shape, u, v) * (radius * size_px)[:, None, None]
+    edge_px = shape_distance(scene.traits.shape, u, v) * (radius * size_px)[:, None, None]
     cover = np.clip(0.5 - edge_px, 0.0, 1.0)  # one pixel of anti-aliasing
     shade = light[:, None, None] * (0.8 + 0.2 * np.cos(np.float32(np.pi * scene.traits.stripes) * u))
 
-    ink = 255.0 * _rgb(scene.hue, scene.saturation, scene.brightness)
+    ink = 255.0 * hsv_to_rgb(scene.hue, scene.saturation, scene.brightness)
     background = 255.0 * _background(scene, size_px, random)
     grain = _grain(random, len(times_s), size_px, 255.0 * NOISE_SHARE * noise)
     frames = np.empty((len(times_s), size_px, size_px, 3), np.uint8)
@@ -40,7 +40,7 @@ def render_picture(
     return frames
 
 
-def _motion(scene: Scene, times_s: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:
+def shape_motion(scene: Scene, times_s: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, ...]:
     """Centre x and y, radius, angle and light of the shape at each time; each [T] float32."""
     last = np.searchsorted(scene.events_s, times_s, side="right") - 1
     since_s = times_s - scene.events_s[last]
@@ -78,7 +78,7 @@ def _motion(scene: Scene, times_s: np.ndarray, random: np.random.Generator) -> t
     return tuple(value.astype(np.float32) for value in (x, y, radius, angle, light))
 
 
-def _distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+def shape_distance(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Roughly the signed distance to the shape's edge in units of its radius, negative inside."""
     match shape:
         case "square":
@@ -111,12 +111,12 @@ def _background(scene: Scene, size_px: int, random: np.random.Generator) -> np.n
         fx, fy, phase = random.uniform(-25, 25), random.uniform(-25, 25), random.uniform(0, 2 * np.pi)
         plasma += random.uniform(0.1, 0.3) * np.sin(fx * across + fy * down + phase)
     value = np.clip(scene.background_brightness * (1.0 + plasma), 0.0, 1.0)[:, :, None]
-    tint = _rgb(scene.background_hue, random.uniform(0.1, 0.6), 1.0)
+    tint = hsv_to_rgb(scene.background_hue, random.uniform(0.1, 0.6), 1.0)
     picture = value * tint
     for _ in range(random.integers(0, 4)):  # what does not move makes no sound
         cx, cy, radius = random.random(), random.random(), random.uniform(0.04, 0.14)
         inside = np.clip((radius - np.hypot(across - cx, down - cy)) * size_px, 0.0, 1.0)[:, :, None]
-        colour = _rgb(random.random(), random.uniform(0.2, 0.9), random.uniform(0.3, 0.9))
+        colour = hsv_to_rgb(random.random(), random.uniform(0.2, 0.9), random.uniform(0.3, 0.9))
         picture += inside * (colour - picture)
     return picture.astype(np.float32)
 
@@ -128,7 +128,7 @@ def _grain(random: np.random.Generator, frames: int, size_px: int, deviation: fl
     return np.stack([sheet[a : a + size_px, b : b + size_px] for a, b in places])
 
 
-def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
+def hsv_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
     """HSV to RGB, all in 0..1."""
     ramp = np.clip(np.abs((hue * 6.0 + np.array([0.0, 4.0, 2.0])) % 6.0 - 3.0) - 1.0, 0.0, 1.0)
     return (value * (1.0 - saturation + saturation * ramp)).astype(np.float32)

@@ -33,7 +33,7 @@ def render_sound(scene: Scene, duration_s: float, rate_hz: int, *, seed: int, cl
         if first < last:
             sound[first:last] += random.uniform(0.7, 1.0) * note[first - start : last - start]
     sound /= max(1.0, float(np.abs(sound).max()))
-    sound += scene.noise_gain * _coloured_noise(samples, random)
+    sound += scene.noise_gain * coloured_noise(samples, random)
     sound *= scene.gain
     return (sound * min(1.0, PEAK / max(float(np.abs(sound).max()), 1e-9)))[None]
 
@@ -73,7 +73,7 @@ def _band_noise(samples: int, rate_hz: int, centre_hz: float, random: np.random.
     return np.fft.irfft(spectrum * np.exp(-0.5 * (octaves / 0.4) ** 2), samples)
 
 
-def _coloured_noise(samples: int, random: np.random.Generator) -> np.ndarray:
+def coloured_noise(samples: int, random: np.random.Generator) -> np.ndarray:
     """Background noise of unit peak with a random spectral slope, from white to about pink."""
     spectrum = np.fft.rfft(random.normal(size=samples).astype(np.float32))
     spectrum *= np.arange(1, len(spectrum) + 1, dtype=np.float32) ** -random.uniform(0.0, 0.6)
