@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"shards", "media", "spatial"},
     "evaluation": {"models", "data", "shards", "media", "objectives"},
     "embedding": {"models", "data", "shards", "media"},
-    "published": {"models"},
+    "published": {"models", "spatial"},
     "separation": {"models"},
     "tasks": {"models", "objectives", "data"},
     "training": {"tasks", "models", "objectives", "data", "shards"},
