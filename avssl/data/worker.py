@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from typing import Any
 
 import torch
@@ -26,6 +28,16 @@ def start_worker(number: int) -> None:
     """Called first in each worker."""
     torch.set_num_threads(1)  # there is one worker a core already
     leave_signals_to_main()
+    threading.Thread(target=_end_with_main, daemon=True).start()
+
+
+def _end_with_main() -> None:
+    """End when the main process has, also by SIGKILL. torch's own watch looks at the parent, which is the server that
+    workers are forked from; and that one lives as long as any of them."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    main.join()
+    os._exit(1)
 
 
 def leave_signals_to_main() -> None:

@@ -51,7 +51,7 @@ def test_every_recipe_resolves_and_its_resolved_form_is_itself(path, capsys, tmp
         (["--optim.lr", "fast"], "optim.lr: expected number, got 'fast'"),
         (["--optim.lr"], "--optim.lr: has no value"),
         (["word"], "'word': expected --key value"),
-        (["--task.name", "xyz"], "task.name is 'xyz', but the tasks are: xid"),
+        (["--task.name", "xyz"], "task.name is 'xyz', but the tasks are: "),
         (["--model.video.name", "resnet"], "there is no video tower 'resnet'"),
         (["--run.steps", "5.5"], "run.steps: expected integer, got 5.5"),
         (["--phases[0].steps", "5"], "--phases[0].steps: phases has 0 entries"),

@@ -1,5 +1,6 @@
 """Killed, stopped, damaged: the same command goes on, and what it computes is what an undisturbed run computes."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -55,6 +56,35 @@ def test_a_damaged_last_checkpoint_costs_steps_only(tree, tmp_path):
     assert any("damaged checkpoint passed over" in line for line in said)
     assert any("continuing after step 3" in line for line in said)
     assert kill_and_resume.compare(tmp_path / "whole", Path(tree["run"]["dir"])) == []
+
+
+def descendants(pid):
+    """The processes below one, as /proc has them."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            parents[int(status.parent.name)] = int(status.read_text().rpartition(")")[2].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table from /proc")
+def test_workers_end_with_a_killed_run(tree, tmp_path):
+    tree = changed(tree, **{"data.workers": 1, "run.steps": 500})
+    config = write_config(tree, tmp_path / "config.yaml")
+    process = kill_and_resume.start(["--config", str(config), "--run.dir", str(tmp_path / "run")])
+    while process.is_alive() and kill_and_resume.steps_written(tmp_path / "run") < 2:
+        time.sleep(0.01)
+    below = descendants(process.pid)
+    assert len(below) >= 2  # the worker, and the server that it was forked from
+    process.kill()
+    process.join()
+    end = time.monotonic() + 30
+    while (left := {pid for pid in below if Path(f"/proc/{pid}").exists()}) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
