@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import resource
 import sys
 from collections.abc import Callable
@@ -14,6 +15,8 @@ import torch
 
 from avssl import files
 from avssl.errors import UsageError
+
+_BIN = re.compile(r"weight_\d\d")  # a histogram is for plots, and would fill the line that people read
 
 
 class Meter:
@@ -91,7 +94,7 @@ class Log:
                 self._board.add_scalar(name, value, record["step"])
         if self._wandb:
             self._wandb.log(numbers, step=record["step"])
-        self.say("  ".join(f"{name} {_short(value)}" for name, value in record.items()))
+        self.say("  ".join(f"{name} {_short(value)}" for name, value in record.items() if not _BIN.fullmatch(name)))
 
     def write_rows(self, step: int, rows: list[int], loss: float | None) -> None:
         """The rows of one step in global order, and its loss (null if not finite)."""
