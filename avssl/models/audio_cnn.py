@@ -6,6 +6,7 @@ checkpoints.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from avssl.models.config import AudioInput, FrontEndConfig
@@ -48,6 +49,7 @@ class AudioCNN9(Tower):
         self.block3 = ConvBlock(128, 256, 2)
         self.block4 = ConvBlock(256, 512, 1)
         self.pool = GlobalMaxPool()
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 AVID_INPUT = AudioInput(rate_hz=24000, duration_s=2.0, channels=1, front_end=FrontEndConfig("avid_spectrogram"))

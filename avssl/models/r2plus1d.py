@@ -8,10 +8,12 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from avssl.models.config import VideoInput
 from avssl.models.registry import register
+from avssl.models.split_conv import SpaceConv, SpaceMaxPool, TimeConv
 from avssl.models.tower import GlobalMaxPool, Tower
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,13 +27,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
-        self.spt_conv1 = _space(in_channels, channels, stride)
+        self.spt_conv1 = SpaceConv(in_channels, channels, stride=stride)
         self.spt_bn1 = nn.BatchNorm3d(channels)
-        self.tmp_conv1 = _time(channels, channels, stride)
+        self.tmp_conv1 = TimeConv(channels, channels, stride)
         self.tmp_bn1 = nn.BatchNorm3d(channels)
-        self.spt_conv2 = _space(channels, channels, 1)
+        self.spt_conv2 = SpaceConv(channels, channels)
         self.spt_bn2 = nn.BatchNorm3d(channels)
-        self.tmp_conv2 = _time(channels, channels, 1)
+        self.tmp_conv2 = TimeConv(channels, channels)
         self.out_bn = nn.BatchNorm3d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.res_conv = (
@@ -62,24 +64,18 @@ class R2Plus1D(Tower):
         stem: list[nn.Module] = [
             nn.Conv3d(3, 64, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
             nn.BatchNorm3d(64),
-            nn.ReLU(inplace=True),
         ]
-        if stem_pool:
-            stem.append(nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)))
+        if stem_pool:  # pooling and ReLU commute: this order is a quarter of the work
+            stem += [SpaceMaxPool(), nn.ReLU()]
+        else:
+            stem.append(nn.ReLU(inplace=True))
         self.conv1 = nn.Sequential(*stem)
         self.conv2x = _stage(64, 64, BLOCKS[depth][0], stride=1)
         self.conv3x = _stage(64, 128, BLOCKS[depth][1], stride=2)
         self.conv4x = _stage(128, 256, BLOCKS[depth][2], stride=2)
         self.conv5x = _stage(256, 512, BLOCKS[depth][3], stride=2)
         self.pool = GlobalMaxPool()
-
-
-def _space(in_channels: int, channels: int, stride: int) -> nn.Conv3d:
-    return nn.Conv3d(in_channels, channels, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False)
-
-
-def _time(in_channels: int, channels: int, stride: int) -> nn.Conv3d:
-    return nn.Conv3d(in_channels, channels, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
 
 def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:

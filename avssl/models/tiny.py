@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avssl.models.config import AudioInput, FrontEndConfig, VideoInput
 from avssl.models.registry import register
+from avssl.models.split_conv import SpaceConv, TimeConv
 from avssl.models.tower import GlobalMeanPool, Tower
 
 WIDTHS = (32, 64, 128, 256)
@@ -34,9 +35,9 @@ class TinyVideoBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
-        self.space = nn.Conv3d(in_channels, channels, (1, 3, 3), (1, stride, stride), (0, 1, 1), bias=False)
+        self.space = SpaceConv(in_channels, channels, stride=stride)
         self.space_bn = nn.BatchNorm3d(channels)
-        self.time = nn.Conv3d(channels, channels, (3, 1, 1), (stride, 1, 1), (1, 0, 0), bias=False)
+        self.time = TimeConv(channels, channels, stride)
         self.time_bn = nn.BatchNorm3d(channels)
         self.shortcut = nn.Conv3d(in_channels, channels, 1, stride, bias=False) if stride != 1 else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
@@ -56,7 +57,7 @@ class TinyVideo(Tower):
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Sequential(
-            nn.Conv3d(3, WIDTHS[0], (1, 7, 7), (1, 4, 4), (0, 3, 3), bias=False),
+            SpaceConv(3, WIDTHS[0], size=7, stride=4),
             nn.BatchNorm3d(WIDTHS[0]),
             nn.ReLU(inplace=True),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from avssl.models.weights import load_into, read_weights
@@ -20,6 +21,7 @@ class Tower(nn.Module):
     any_length: ClassVar[bool] = True  # False: the number of frames is fixed when the tower is built
 
     def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
         return x
@@ -27,6 +29,7 @@ class Tower(nn.Module):
     def feature_stages(self, x: Tensor) -> dict[str, Tensor]:
         """The output of every stage by name: maps [B, C, …], at last `pool` [B, feature_dim], the tower's output."""
         stages = {}
+        x = channels_last(x)
         for name in self.stage_names:
             stages[name] = x = self.get_submodule(name)(x)
         return stages
@@ -34,6 +37,11 @@ class Tower(nn.Module):
     def load_weights(self, path: str) -> None:
         """Load parameters from the user's file. Raises ModelError naming what does not fit."""
         load_into(self, read_weights(path), path)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same tensor [B, C, …] with its channels side by side in memory, the layout that convolutions are fast in."""
+    return x.contiguous(memory_format=torch.channels_last_3d if x.dim() == 5 else torch.channels_last)
 
 
 class GlobalMaxPool(nn.Module):

@@ -192,5 +192,6 @@ def test_the_table_in_the_documentation_is_that_of_the_registry():
         for match in re.finditer(r"^\| `(\w+)` \|[^|]*\| ([\d,]+) \|", text, re.MULTILINE)
     }
     with torch.device("meta"):
-        towers = {name: create_tower(kind, name) for kind, name in TOWERS}
+        # A study in eval/ may have registered towers of its own in this process.
+        towers = {name: create_tower(kind, name) for kind, name in TOWERS if not name.startswith("study_")}
     assert rows == {name: sum(parameter.numel() for parameter in tower.parameters()) for name, tower in towers.items()}
