@@ -28,7 +28,7 @@ examples:
 
 layouts:
   avid    AVID and AVID-CMA: R(2+1)D and 9-layer audio network with heads (licence of the files: CC BY-NC 4.0)
-  avsa    AVSA: the same without heads, 4-channel sound; its transformers and heads are kept as criterion.safetensors
+  avsa    AVSA: the same without heads, 4-channel sound; its transformers and heads become the aligner
 
 statistics:
   The published files do not hold the mean and standard deviation that the spectrogram is normalised with, one value a
@@ -98,7 +98,7 @@ def _sentence(report: Report, banks: Path | None) -> str:
     method = source.get("method", report.layout.upper())
     text = f"{report.output}: {method}, {source['entries']} entries, {source['parameters']:,} parameters"
     if criterion := facts.get("criterion"):
-        text += f"; {criterion['entries']} of the criterion in {criterion['file']}"
+        text += f"; {criterion['entries']} entries of the criterion as its aligner"
     if banks:
         text += f"; banks of {source['bank_rows']} rows in {banks}"
     if report.left_out:

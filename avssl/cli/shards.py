@@ -27,6 +27,7 @@ _BUILD_EPILOG = """\
 SRC is a folder tree (label = first folder of the path), a media file, or a list with one clip or file a line:
   .csv    with a first line that names the columns: path [, start_s, end_s, label, anything else]
   .jsonl  objects with the same keys
+`ambisonics` and `projection` of a line count before the options of these names.
 OUT gets NAME-000000.tar …, manifest.jsonl, index.json, rejected.jsonl (see docs/shard-format.md).
 A build that was stopped goes on when the same command is run again.
 
@@ -53,11 +54,18 @@ _OPTION_HELP = {
     "crf": "quality of the picture: 0 to 51, smaller is better and larger",
     "audio_rate_hz": "sampling rate of the sound",
     "audio_channels": "channels of the sound",
+    "ambisonics": "360°: what the sound is; it is stored as first-order ambiX, 4 channels",
+    "projection": "360°: what the picture is",
     "shard_mb": "close a shard when it has this many megabytes",
     "shard_clips": "close a shard when it has this many clips",
     "name": "beginning of the shards' names",
 }
-_CHOICES = {"require": ["any", "both", "video", "audio"], "audio_channels": ["mono", "stereo", "all"]}
+_CHOICES = {
+    "require": ["any", "both", "video", "audio"],
+    "audio_channels": ["mono", "stereo", "all"],
+    "ambisonics": ["none", "ambix", "n3d", "fuma", "youtube"],
+    "projection": ["none", "equirectangular"],
+}
 
 
 def main(argv: list[str] | None = None) -> NoReturn:

@@ -25,6 +25,12 @@ def draw_video(
     """
     boxes = [random_box(generator, config, height_px, width_px) for _ in range(clips)]
     drawn = {"crop_px": np.array(boxes, np.int32), "flip": generator.random(clips) < config.flip}
+    return drawn | draw_colour(generator, config, clips)
+
+
+def draw_colour(generator: np.random.Generator, config: AugmentConfig, clips: int) -> dict[str, np.ndarray]:
+    """The changes of colour of `clips` clips, see `draw_video`."""
+    drawn: dict[str, np.ndarray] = {}
     reach = (config.brightness, config.contrast, config.saturation)
     if any(reach) or config.hue:
         ranges = [*((max(0.0, 1 - value), 1 + value) for value in reach), (-config.hue, config.hue)]

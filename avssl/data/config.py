@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from avssl.errors import ConfigError
+from avssl.spatial.config import TurnConfig, ViewConfig
+
+_HEARD = {"ambisonics": 4, "stereo": 2, "mono": 1}  # channels
 
 
 @dataclass
@@ -19,7 +22,8 @@ class VideoSpec:
     short_side_px: int | None = None
     """Resize the short side while decoding; null keeps the stored size (right for packed shards)."""
     max_aspect: float = 2.0
-    """Frames longer than this ratio are centre-cropped to it, so one panorama does not widen a whole batch."""
+    """Frames longer than this ratio are centre-cropped to it, so one panorama does not widen a whole batch. Those that
+    the shards declare equirectangular stay whole."""
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.fps <= 0:
@@ -41,7 +45,8 @@ class AudioSpec:
     duration_s: float = 2.0
     """Length of the window; a shorter sound is padded with zeros at its end."""
     channels: int = 1
-    """1 mixes down by the mean of the channels; any other number must be what the shards hold."""
+    """1 mixes down by the mean of the channels, of ambisonics it takes the omnidirectional one; any other number must
+    be what the shards hold, or what `data.hearing` gives."""
     optional: bool = False
     """Keep rows without sound: their audio is zeros and `audio_mask` is false. Otherwise they are left out."""
 
@@ -96,6 +101,14 @@ class DataConfig:
     audio: AudioSpec | None = field(default_factory=AudioSpec)
     clips: int = 1
     """Clips and audio windows a sample (K)."""
+    views: ViewConfig | None = None
+    """Of 360° video: random flat views of each clip, and what is heard from there, instead of random crops. The shards
+    must declare ambisonics and projection."""
+    hearing: Literal["ambisonics", "stereo", "mono"] = "ambisonics"
+    """What a view hears: the sound scene turned to it (4 channels), its left and right (2), its front (1); used with
+    `views`."""
+    turn: TurnConfig | None = None
+    """Turn the sound scene of some samples against the picture, as `turned` of the batch tells; used with `views`."""
     sampling: Literal["random", "even"] = "random"
     """`random`: moments drawn anew each time; `even`: evenly spaced over the sample, for evaluation."""
     offset_s: float = 0.5
@@ -107,7 +120,11 @@ class DataConfig:
     batch_size: int = 64
     """Samples a step over all ranks together."""
     draws_per_row: int = 1
-    """How often each row comes inside one epoch before the order is drawn anew: an epoch is that many passes."""
+    """How often each row comes inside one epoch before the order is drawn anew: an epoch is that many passes. With
+    `sample_by`, how often what is named there comes."""
+    sample_by: str = "row"
+    """What comes equally often: each `row`; each `source` file, of which every time another row is drawn; or each value
+    of this column of the list that the shards were built from."""
     shuffle: bool = True
     replacement: bool = False
     """Draw each sample from all rows, whatever came before: no row is sure to come once a pass, and the memory banks'
@@ -128,6 +145,18 @@ class DataConfig:
         for name in ("clips", "batch_size", "draws_per_row", "prefetch", "stream_buffer"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}, but must be at least 1")
+        if self.views is not None and self.audio is not None and self.audio.channels != _HEARD[self.hearing]:
+            raise ConfigError(
+                f"data.audio.channels is {self.audio.channels}, but data.hearing {self.hearing!r} of data.views has"
+                f" {_HEARD[self.hearing]}; set them to fit"
+            )
+        if self.turn is not None and self.views is None:
+            raise ConfigError("data.turn turns what data.views hear, but data.views is null; set it, or turn to null")
+        if self.sample_by != "row" and self.reader == "webdataset":
+            raise ConfigError(
+                f"data.sample_by {self.sample_by!r} needs random access, which data.reader 'webdataset' has not; set"
+                " data.reader to index, or data.sample_by to row"
+            )
         if self.replacement and (self.draws_per_row != 1 or not self.shuffle):
             raise ConfigError(
                 "data.replacement draws at random for ever: set data.draws_per_row to 1 and data.shuffle to true"

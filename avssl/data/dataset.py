@@ -18,6 +18,9 @@ from avssl.errors import AvsslError, ConfigError, MediaError
 from avssl.media import Media, decode_flac, open_media, packed_frames
 from avssl.media.types import Channels, Pixels
 from avssl.shards import ShardSet
+from avssl.spatial.draw import draw_turn, draw_views
+
+FIRST_ORDER = 4  # channels of ambisonics
 
 
 class Request(NamedTuple):
@@ -94,6 +97,10 @@ class ClipDataset(torch.utils.data.Dataset):
                 self._add_video(sample, members, config.video, generator)
             if config.audio:
                 self._add_audio(sample, members, config.audio, generator)
+            if config.views:
+                sample.augmentation |= draw_views(generator, config.views)
+            if config.turn:
+                sample.augmentation |= draw_turn(generator, config.turn)
         finally:
             members.close()
         return sample
@@ -113,26 +120,35 @@ class ClipDataset(torch.utils.data.Dataset):
 
     def _add_video(self, sample: Sample, members: _Members, spec: VideoSpec, generator: np.random.Generator) -> None:
         end_s = members.record["video"]["duration_s"]
+        sphere = members.record["video"].get("projection") == "equirectangular"
+        if self.config.views and not sphere:
+            raise MediaError(members.record["id"], "projection", "data.views needs pictures declared equirectangular")
         sample.video = []
         for start_s, _ in sample.starts_s:
             times = clips.frame_times(start_s, spec.frames, spec.fps, end_s)
             frames = members.frames(times, spec.short_side_px, self.config.pixels)
             if len(times) < spec.frames:
                 frames = frames[np.arange(spec.frames) % len(times)]
-            sample.video.append(_limit_aspect(frames, spec.max_aspect))
+            sample.video.append(frames if sphere else _limit_aspect(frames, spec.max_aspect))
         sample.video_size_px = _size_px(sample.video[0])
         if any(clip.shape != sample.video[0].shape for clip in sample.video):
             raise MediaError(members.record["id"], "size", "its pictures change their size")
-        if self.config.augment:
+        if self.config.augment and self.config.views:
+            count = self.config.clips * self.config.views.views
+            sample.augmentation |= augment.draw_colour(generator, self.config.augment, count)
+        elif self.config.augment:
             drawn = augment.draw_video(generator, self.config.augment, self.config.clips, *sample.video_size_px)
             sample.augmentation |= drawn
 
     def _add_audio(self, sample: Sample, members: _Members, spec: AudioSpec, generator: np.random.Generator) -> None:
-        sample.audio = np.zeros((self.config.clips, spec.channels, spec.samples), np.float32)
+        channels = FIRST_ORDER if self.config.views else spec.channels
+        sample.audio = np.zeros((self.config.clips, channels, spec.samples), np.float32)
         sample.has_audio = members.record["audio"] is not None
         if sample.has_audio:
+            if self.config.views and "ambisonics" not in members.record["audio"]:
+                raise MediaError(members.record["id"], "channels", "data.views needs sound declared ambisonic")
             for (_, start_s), window in zip(sample.starts_s, sample.audio, strict=True):
-                sound = members.sound(start_s, spec)
+                sound = members.sound(start_s, spec, channels)
                 window[:, : sound.shape[1]] = sound
         if self.config.augment:
             sample.augmentation |= augment.draw_audio(generator, self.config.augment, self.config.clips)
@@ -168,8 +184,8 @@ class _Members:
             self._media = open_media(self.read(extension), name=f"{self.record['id']}.{extension}")
         return self._media
 
-    def sound(self, start_s: float, spec: AudioSpec) -> np.ndarray:
-        """At most `spec.samples` samples [C, S] from `start_s` on."""
+    def sound(self, start_s: float, spec: AudioSpec, channels: int) -> np.ndarray:
+        """At most `spec.samples` samples [channels, S] from `start_s` on."""
         if self.record["audio"]["samples"] is not None:  # a member of its own, at the rate of the shards
             samples, rate_hz = decode_flac(self.read("flac"), start_s, spec.duration_s)
             if rate_hz != spec.rate_hz:
@@ -178,13 +194,14 @@ class _Members:
                     f" set it to {rate_hz} or build the shards again with the other rate"
                 )
         else:
-            wanted: Channels = "mono" if spec.channels == 1 else "all"
+            wanted: Channels = "mono" if channels == 1 else "all"
             media = self.media()
             samples = media.audio_between(start_s, spec.duration_s, rate_hz=spec.rate_hz, channels=wanted).samples
-        if spec.channels == 1 and len(samples) > 1:
-            samples = samples.mean(0, keepdims=True)
-        if len(samples) != spec.channels:
-            detail = f"it has {len(samples)} channels, but data.audio.channels is {spec.channels}"
+        if channels == 1 and len(samples) > 1:
+            omnidirectional = "ambisonics" in self.record["audio"]
+            samples = samples[:1] if omnidirectional else samples.mean(0, keepdims=True)
+        if len(samples) != channels:
+            detail = f"it has {len(samples)} channels, but data.audio.channels is {channels}"
             raise MediaError(self.record["id"], "channels", detail)
         return samples[:, : spec.samples]
 

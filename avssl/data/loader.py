@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from avssl.data.webdataset_reader import StreamedBatches, StreamedShards
 from avssl.data.worker import is_lost_worker, process_options
 from avssl.errors import AvsslError, BudgetError, ConfigError, ShardError
 from avssl.shards import ShardSet
+from avssl.spatial.config import ViewConfig
+
+Groups = Sequence[np.ndarray] | np.ndarray
+"""Rows [n] of each group."""
 
 _ALWAYS_ALLOWED = 10  # skipped samples that never stop a run, however short it is
 _NAMED = 100  # skipped samples kept by name
@@ -47,11 +52,7 @@ class Loader:
     ):
         if not config.shards:
             raise ConfigError("data.shards names no folder; give one written by avssl-shards build")
-        if config.batch_size % world_size:
-            raise ConfigError(
-                f"data.batch_size {config.batch_size} does not divide into {world_size} equal parts;"
-                f" choose a multiple of {world_size}"
-            )
+        _check_parts(config, world_size)
         if config.replacement and not endless:
             raise ConfigError("data.replacement: with it no epoch has all rows; set it to false for one that ends")
         self.config, self.rank, self.world_size, self.position = config, rank, world_size, position
@@ -59,7 +60,9 @@ class Loader:
         self.shards = self._streamed.set if self._streamed else open_local(config.shards)
         self.rows = usable_rows(self.shards, config)
         """Manifest rows [N] that are drawn."""
-        self._end = None if endless else len(self.rows) * config.draws_per_row
+        self.groups = groups_of(self.shards, self.rows, config.sample_by)
+        """What comes equally often: the rows of each group, each row alone unless `config.sample_by` says otherwise."""
+        self._end = None if endless else len(self.groups) * config.draws_per_row
         self._outcomes: Iterator[Outcome] | None = None
         self._requested = 0
         self.skipped: Counter[str] = Counter()
@@ -86,6 +89,8 @@ class Loader:
             if name in wanted and missing:
                 kept = name == "audio" and self.config.audio is not None and self.config.audio.optional
                 text += f", {missing} without {name} {'kept' if kept else 'left out'}"
+        if self.config.sample_by != "row":
+            text += f", drawn by {self.config.sample_by}, of which there are {len(self.groups)}"
         return f"{text}; {self.steps_per_pass:.6g} steps of {self.config.batch_size} a pass"
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,9 +118,17 @@ class Loader:
             "replacement": self.config.replacement,
             "reader": self.config.reader,
         }
+        if self.config.sample_by != "row":
+            key["sample_by"] = self.config.sample_by
         if self.config.reader == "webdataset":  # ranks read different shards, so their number changes the order
             key |= {"world_size": self.world_size, "stream_buffer": self.config.stream_buffer}
         return key
+
+    def change(self, *, batch_size: int, views: ViewConfig | None) -> None:
+        """Go on from the present position with other batches: of this size, seen from such views."""
+        self.close()
+        self.config = dataclasses.replace(self.config, batch_size=batch_size, views=views)
+        _check_parts(self.config, self.world_size)
 
     def __iter__(self) -> Loader:
         return self
@@ -182,7 +195,7 @@ class Loader:
         if self._streamed:
             requests = StreamedBatches(self._streamed, self.rows, self.config, **place)
         else:
-            requests = IndexedBatches(self.rows, self.config, **place)
+            requests = IndexedBatches(self.groups, self.config, **place)
         workers = self.config.workers
         loader = torch.utils.data.DataLoader(
             ClipDataset(self.shards, self.config),
@@ -204,9 +217,16 @@ class IndexedBatches:
     """The requests of each batch of one rank, from `position` (samples of all ranks) on."""
 
     def __init__(
-        self, rows: np.ndarray, config: DataConfig, *, rank: int, world_size: int, position: int, end: int | None
+        self,
+        groups: Groups,
+        config: DataConfig,
+        *,
+        rank: int,
+        world_size: int,
+        position: int,
+        end: int | None,
     ):
-        self.rows, self.config = rows, config
+        self.groups, self.config = groups, config
         self.rank, self.world_size, self.position, self.end = rank, world_size, position, end
 
     def __iter__(self) -> Iterator[list[Request]]:
@@ -215,13 +235,27 @@ class IndexedBatches:
             mine = order.rank_slice(batch, self.rank, self.world_size)
             entries = order.entries(
                 mine,
-                rows=len(self.rows),
+                rows=len(self.groups),
                 draws=config.draws_per_row,
                 seed=config.seed,
                 shuffle=config.shuffle,
                 replacement=config.replacement,
             )
-            yield [Request(entry._replace(row=int(self.rows[entry.row]))) for entry in entries]
+            yield [Request(self._with_row(entry)) for entry in entries]
+
+    def _with_row(self, entry: order.Entry) -> order.Entry:
+        """The entry, which stands for a group, with a manifest row of it."""
+        group = self.groups[entry.row]
+        number = order.picked(self.config.seed, entry, len(group)) if len(group) > 1 else 0
+        return entry._replace(row=int(group[number]))
+
+
+def _check_parts(config: DataConfig, world_size: int) -> None:
+    if config.batch_size % world_size:
+        raise ConfigError(
+            f"data.batch_size {config.batch_size} does not divide into {world_size} equal parts;"
+            f" choose a multiple of {world_size}"
+        )
 
 
 def open_local(folders: list[str]) -> ShardSet:
@@ -242,6 +276,26 @@ def usable_rows(shards: ShardSet, config: DataConfig) -> np.ndarray:
         wanted = [name for name in ("video", "audio") if getattr(config, name)]
         raise ShardError(f"{', '.join(config.shards)}: none of its {len(shards)} rows has {' and '.join(wanted)}")
     return np.flatnonzero(usable)
+
+
+def groups_of(shards: ShardSet, rows: np.ndarray, sample_by: str) -> Groups:
+    """The rows of each group that `data.sample_by` makes, groups by their first row.
+
+    Raises ConfigError if it is a column that a row does not have.
+    """
+    if sample_by == "row":
+        return rows[:, None]
+    members: dict[Any, list[int]] = {}
+    for row in rows.tolist():
+        record = shards.record(row)
+        value = record["source"] if sample_by == "source" else record["meta"].get(sample_by)
+        if value is None:
+            raise ConfigError(
+                f"data.sample_by is {sample_by!r}, but row {row} ({record['id']}) has no such column; choose row,"
+                " source or a column that every row of the list has"
+            )
+        members.setdefault(str(value), []).append(row)
+    return [np.array(group) for group in members.values()]
 
 
 def _unchanged(outcome: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ORDER, _BUFFER, _REPLACEMENT = 1, 2, 3  # keeps these generators apart from each other and from `avssl.rng`'s
+_ORDER, _BUFFER, _REPLACEMENT, _PICK = 1, 2, 3, 4  # keeps these generators apart from each other and from `avssl.rng`'s
 
 
 class Entry(NamedTuple):
@@ -60,6 +60,12 @@ def entries(
         draw, row = divmod(value, rows)
         found.append(Entry(epoch, row, draw))
     return found
+
+
+def picked(seed: int, entry: Entry, n: int) -> int:
+    """Which of the n rows that an entry stands for it is this time (where entries stand for sources of rows)."""
+    sequence = np.random.SeedSequence((seed, *entry), spawn_key=(_PICK,))
+    return int(np.random.Generator(np.random.Philox(sequence)).integers(n))
 
 
 def rank_slice(batch: range, rank: int, world_size: int) -> range:

@@ -13,6 +13,9 @@ from typing import Protocol
 import torch
 
 from avssl.data.collate import Batch, split_planes
+from avssl.data.viewing import hear_views, see_views
+from avssl.spatial.config import ViewConfig
+from avssl.spatial.hear import Hearing
 
 _CLIPS_AT_ONCE = {"cpu": 1}  # other devices: 32
 _GREY = (0.299, 0.587, 0.114)  # BT.601 luma
@@ -36,20 +39,25 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
 
 
 @torch.no_grad()
-def prepare(batch: Batch, spec: PictureSpec) -> Batch:
+def prepare(batch: Batch, spec: PictureSpec, views: ViewConfig | None = None, hearing: Hearing = "ambisonics") -> Batch:
     """The batch with `video` as float32 [B, K, 3, T, H, W], normalised, H = W = `spec.size_px`, and `audio` times
-    its gain. Other entries are passed on; the input is not changed."""
+    its gain. Other entries are passed on; the input is not changed.
+
+    views: as the batch was drawn with. Then K counts each view of each clip, and the sound is what is heard from there.
+    """
     prepared = dict(batch)
     if "video" in batch:
-        prepared["video"] = prepare_video(batch, spec)
+        prepared["video"] = prepare_video(batch, spec, views)
     if "gain" in batch:
         prepared["audio"] = batch["audio"] * batch["gain"][:, :, None, None]
+    if views is not None and "audio" in batch:
+        prepared["audio"] = hear_views(prepared, views, hearing)
     return prepared
 
 
-def prepare_video(batch: Batch, spec: PictureSpec) -> torch.Tensor:
+def prepare_video(batch: Batch, spec: PictureSpec, views: ViewConfig | None = None) -> torch.Tensor:
     """The picture part of `prepare`."""
-    video = batch["video"]
+    video = batch["video"] if views is None else see_views(batch, spec.size_px, views)
     B, K, T = video.shape[:3]
     clips = video.flatten(0, 1)
     sizes = batch["video_size_px"].repeat_interleave(K, 0)
@@ -68,7 +76,7 @@ def prepare_video(batch: Batch, spec: PictureSpec) -> torch.Tensor:
             pictures = to_rgb(clips[part])
             if crop:
                 pictures = crop_resize(pictures, boxes[part], flips[part], size)
-            else:
+            elif views is None:
                 pictures = resize_center_crop(pictures, sizes[part], spec.resize_px, size)
             pictures = pictures.div_(255)
             if jitter:
@@ -128,7 +136,7 @@ def resize_center_crop(pictures: torch.Tensor, sizes: torch.Tensor, resize_px: i
 
 
 def _resample(pictures: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    n, T, C = pictures.shape[:3]
+    T, C = pictures.shape[1:3]
     squeezed = rows[:, None, None] @ pictures
     return (squeezed.flatten(1, 3) @ columns.mT).unflatten(1, (T, C, -1))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from avssl.config import build, merged, plain
 from avssl.errors import ConfigError
+from avssl.spatial.config import Switches
 
 
 @dataclass
@@ -74,6 +75,37 @@ class HeadConfig:
 
 
 @dataclass
+class AlignmentConfig:
+    """What AVSA has on top of the towers (methods C.7): transformers over the views of a sample, and linear heads."""
+
+    depth: int | None = 2
+    """Layers of each of the two transformers, at most 8; 0: predictions come from the heads alone; null: there are no
+    predictions, only the two heads that AVC compares."""
+    heads: int = 1
+    """Attention heads."""
+    expansion: int = 4
+    """Width of the feed-forward part over that of the features."""
+    dropout: float = 0.1
+    context: Literal["attention", "mlp"] = "attention"
+    """`mlp`: a second feed-forward part in the attention's place, so that a view knows nothing of the others."""
+    final_relu: bool = False
+    """A ReLU at the end of each layer, which the released code has and its paper has not."""
+    dim: int = 128
+    """Length of the vectors that are compared."""
+    switches: Switches = field(default_factory=Switches)
+    """How the views that the model was trained on were made; `data.views.switches` must be the same."""
+
+    def __post_init__(self) -> None:
+        if self.depth is not None and not 0 <= self.depth <= 8:
+            raise ConfigError(f"model.alignment.depth is {self.depth}, but must be from 0 to 8, or null")
+        for name in ("heads", "expansion", "dim"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.alignment.{name} is {getattr(self, name)}, but must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.alignment.dropout is {self.dropout}, but must be in [0, 1)")
+
+
+@dataclass
 class ModelConfig:
     """Two towers, either of which may be absent. Values of an input left out are those the tower was made for.
 
@@ -85,6 +117,7 @@ class ModelConfig:
     video_input: VideoInput | None = None
     audio_input: AudioInput | None = None
     head: HeadConfig | None = field(default_factory=HeadConfig)
+    alignment: AlignmentConfig | None = None
 
     def __post_init__(self):
         from avssl.models.registry import tower_facts

@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from avssl.errors import ConfigError, ModelError
+from avssl.models.aligner import Aligner
 from avssl.models.config import HeadConfig, ModelConfig
 from avssl.models.front_ends import FrontEnd, create_front_end
 from avssl.models.heads import ProjectionHead
@@ -27,6 +28,7 @@ class TwoTower(nn.Module):
     video_head: nn.Module | None  # without heads in the configuration, the identity
     audio_head: nn.Module | None
     front_end: FrontEnd | None
+    aligner: Aligner | None  # on the towers' features, whatever the heads are
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -54,7 +56,12 @@ class TwoTower(nn.Module):
         widths = {tower.feature_dim for tower in (self.video_tower, self.audio_tower) if tower}
         if config.head is None and len(widths) > 1:
             raise ConfigError(f"model.head is null, but the towers' features differ in length {sorted(widths)}; set it")
-        self.dim = config.head.dim if config.head else widths.pop()
+        self.aligner = None
+        if config.alignment:
+            if len(widths) > 1 or not (self.video_tower and self.audio_tower):
+                raise ConfigError("model.alignment: needs a video and an audio tower with features of one length")
+            self.aligner = Aligner(min(widths), config.alignment)
+        self.dim = config.head.dim if config.head else min(widths)
         """Length of an embedding."""
 
     def forward(self, video: Tensor | None = None, audio: Tensor | None = None) -> dict[str, Tensor]:

@@ -1,22 +1,36 @@
-"""AVSA: two towers without heads; the criterion holds trained transformers and heads.
+"""AVSA: two towers without heads. What it trains on top of them, the aligner, was published as the training criterion.
 
 Source: Morgado et al., arXiv 2011.01819; the code and checkpoint that came with it state no licence.
 """
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from avssl.errors import ModelError
-from avssl.models.config import ModelConfig, TowerConfig
+from avssl.models.aligner import Aligner
+from avssl.models.config import AlignmentConfig, ModelConfig, TowerConfig
 from avssl.models.weights import Difference
 from avssl.published.checkpoint import Checkpoint, State
 from avssl.published.layout import Conversion
-from avssl.published.two_tower import CRITERION, TwoTowerLayout
+from avssl.published.two_tower import TwoTowerLayout
+from avssl.spatial.config import Switches
 
-_WIDTH, _INNER, _HEAD, _LAYERS = 512, 2048, 128, 2
+_WIDTH = 512
+# What the networks of the two phases compute, and what they were fed with.
+_PHASES = {
+    "alignment": AlignmentConfig(depth=2, final_relu=True, switches=Switches.released()),
+    "correspondence": AlignmentConfig(depth=None, final_relu=True, switches=Switches.released()),
+}
+_PREFIXES = {  # ours -> published
+    "alignment": {"": "losses.0."},
+    "correspondence": {"video_head.": "losses.0.video_projection.", "audio_head.": "losses.0.audio_projection."},
+}
+_OURS = "aligner."
 
 
 class Avsa(TwoTowerLayout):
@@ -28,53 +42,64 @@ class Avsa(TwoTowerLayout):
     ]
     # released: trained with the views and flips of the released code, which its paper describes differently in places.
     switches: ClassVar[dict[str, Any]] = {"stem_max_pool": False, "audio_block1_stride": 1, "mode": "released"}
+    own_prefixes = (_OURS,)
 
     def take_criterion(self, checkpoint: Checkpoint, conversion: Conversion) -> None:
         criterion = checkpoint.criterion
-        known = {"alignment": _alignment_criterion(), "correspondence": _correspondence_criterion()}
-        differences = {phase: Difference.between(criterion, known[phase], types=True) for phase in known}
+        names = {phase: _published_names(phase) for phase in _PHASES}
+        differences = {
+            phase: Difference.between(criterion, {names[phase][key]: tensor for key, tensor in _aligner(phase).items()},
+                                      types=True)
+            for phase in _PHASES
+        }  # fmt: skip
         phase = min(differences, key=lambda name: len(differences[name]))
         if difference := differences[phase]:
             raise ModelError(
                 f"{checkpoint.path}: train_criterion is none of AVSA's (closest: {phase}): {difference}; add "
                 "--ignore-criterion to convert the towers without it"
             )
-        conversion.files[CRITERION] = criterion
+        config = copy.deepcopy(_PHASES[phase])
+        aligner = Aligner(_WIDTH, config)
+        aligner.load_state_dict({ours: criterion[theirs] for ours, theirs in names[phase].items()})
+        conversion.config.alignment = config
+        conversion.model.aligner = aligner
         conversion.facts["criterion"] = {
-            "file": CRITERION,
             "phase": phase,
             "entries": len(criterion),
             "parameters": sum(tensor.numel() for tensor in criterion.values()),
         }
 
-
-def _alignment_criterion() -> State:
-    """Phase 2: two transformers over the features of a sample's views, four heads."""
-    expected: State = {}
-    for transformer in ("v2a_transformer", "a2v_transformer"):
-        for number in range(_LAYERS):
-            layer = f"losses.0.{transformer}.transformer.{number}."
-            for name in ("query", "key", "value", "dense"):
-                expected |= _linear(f"{layer}attention.{name}", _WIDTH, _WIDTH)
-            expected |= _linear(f"{layer}dense.0", _INNER, _WIDTH) | _linear(f"{layer}dense.2", _WIDTH, _INNER)
-            for name in ("attention_norm", "dense_norm"):
-                expected |= {f"{layer}{name}.{part}": torch.empty(_WIDTH, device="meta") for part in ("weight", "bias")}
-    for head in ("video_head", "audio_head", "video_pred_head", "audio_pred_head"):
-        expected |= _linear(f"losses.0.{head}.projection.0", _HEAD, _WIDTH)
-    return expected
-
-
-def _correspondence_criterion() -> State:
-    """Phase 1: a head for each modality."""
-    heads = [_linear(f"losses.0.{kind}_projection.projection.0", _HEAD, _WIDTH) for kind in ("video", "audio")]
-    return heads[0] | heads[1]
+    def revert_criterion(self, folder: Path, config: ModelConfig, state: State) -> State:
+        """The published criterion from a model's aligner. Raises ModelError if it computes another thing."""
+        if config.alignment is None:
+            return {}
+        phase = "correspondence" if config.alignment.depth is None else "alignment"
+        published = _PHASES[phase]
+        for key in ("depth", "heads", "expansion", "context", "final_relu", "dim"):
+            ours, theirs = getattr(config.alignment, key), getattr(published, key)
+            if ours != theirs and not (config.alignment.depth is None and key != "dim"):
+                raise ModelError(
+                    f"{folder}: model.alignment.{key} is {ours}, which the avsa layout has as {theirs} only"
+                )
+        own = {key.removeprefix(_OURS): tensor for key, tensor in state.items() if key.startswith(_OURS)}
+        if difference := Difference.between(own, _aligner(phase), types=True):
+            raise ModelError(f"{folder}: the aligner is none of the avsa layout: {difference}")
+        return {theirs: own[ours] for ours, theirs in _published_names(phase).items()}
 
 
-def _linear(name: str, width_out: int, width_in: int) -> State:
-    return {
-        f"{name}.weight": torch.empty(width_out, width_in, device="meta"),
-        f"{name}.bias": torch.empty(width_out, device="meta"),
-    }
+def _aligner(phase: str) -> State:
+    """Names, shapes and types of a phase's aligner, without numbers."""
+    with torch.device("meta"):
+        return Aligner(_WIDTH, _PHASES[phase]).state_dict()
+
+
+def _published_names(phase: str) -> dict[str, str]:
+    """For each entry of a phase's aligner, the published one."""
+    names = {}
+    for key in _aligner(phase):
+        ours, theirs = next((a, b) for a, b in _PREFIXES[phase].items() if key.startswith(a))
+        names[key] = theirs + key.removeprefix(ours)
+    return names
 
 
 LAYOUT = Avsa()

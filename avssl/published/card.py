@@ -19,7 +19,7 @@ evaluated here.
 | audio | `{audio}`: {duration_s:g} s of {channels} channel(s) at {rate_hz} Hz, `{front_end}` |
 | statistics of the front end | {statistics} |
 | embedding | {embedding} |
-| beside the model | {beside} |
+| from the criterion | {from_criterion} |
 | left out | {left_out} |
 
 ```python
@@ -61,8 +61,8 @@ def model_card(title: str, conversion: Conversion) -> str:
             else f"mean {statistics['mean_db']:g} dB and std {statistics['std_db']:g} dB for all frequencies"
         ),
         embedding=f"{dim} numbers, " + ("after the heads" if config.head else "the towers' own features (no heads)"),
-        beside=(
-            f"`{criterion['file']}`: {criterion['entries']} tensors of the training criterion, as published"
+        from_criterion=(
+            f"the aligner: {criterion['entries']} tensors, {criterion['parameters']:,} parameters"
             if criterion
             else "nothing"
         ),

@@ -29,7 +29,6 @@ class Conversion:
     model: nn.Module
     config: Any  # of the model, as its model folder keeps it
     facts: dict[str, Any]  # further entries of config.json
-    files: dict[str, State] = field(default_factory=dict)  # `NAME.safetensors` to lie beside the model
     banks: dict[str, np.ndarray] = field(default_factory=dict)  # for --banks
     left_out: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import save
 
-from avssl import files
 from avssl.errors import ConfigError, ModelError
 from avssl.models.config import ModelConfig
 from avssl.models.folder import CONFIG, WEIGHTS, read_description, save_model
@@ -28,14 +26,15 @@ PREFIXES = {  # published -> ours
     "audio_proj.": "audio_head.",
 }
 FRONT_END = "front_end."  # ours alone: the statistics, which published files do not hold
-CRITERION = "criterion.safetensors"
 
 
 class TwoTowerLayout(Layout):
-    """`variants`: the models that were published. `switches`: what they compute though no shape tells it."""
+    """`variants`: the models that were published. `switches`: what they compute though no shape tells it.
+    `own_prefixes`: of what in the model becomes the criterion again."""
 
     variants: ClassVar[list[ModelConfig]]
     switches: ClassVar[dict[str, Any]]
+    own_prefixes: ClassVar[tuple[str, ...]] = ()
 
     def difference(self, model: State) -> Difference:
         return self._closest(model)[1]
@@ -72,18 +71,20 @@ class TwoTowerLayout(Layout):
     def take_criterion(self, checkpoint: Checkpoint, conversion: Conversion) -> None:
         """Put into `conversion` what the checkpoint's criterion holds. Raises ModelError if it is unknown."""
 
+    def revert_criterion(self, folder: Path, config: ModelConfig, state: State) -> State:
+        """The published criterion from a model folder's configuration and state; empty where there is none in it."""
+        return {}
+
     def write(self, folder: Path, conversion: Conversion) -> None:
         card = model_card(self.title, conversion)
         save_model(folder, conversion.model, conversion.config, card=card, extra=conversion.facts)
-        for name, state in conversion.files.items():
-            content = save({key: tensor.contiguous() for key, tensor in state.items()})
-            files.write_atomic(folder / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
 
     def revert(self, folder: Path) -> dict[str, Any]:
         description, state = read_description(folder), read_weights(folder / WEIGHTS)
-        variant = self._variant(folder, description)
+        config = self._config(folder, description)
+        variant = self._variant(folder, config)
         published = _renamed(
-            {key: tensor for key, tensor in state.items() if not key.startswith(FRONT_END)},
+            {key: tensor for key, tensor in state.items() if not key.startswith((FRONT_END, *self.own_prefixes))},
             {ours: theirs for theirs, ours in PREFIXES.items()},
         )
         expected = _expected(variant)
@@ -92,16 +93,18 @@ class TwoTowerLayout(Layout):
         source = description.get("source")
         epoch = source.get("epoch") if isinstance(source, dict) else None
         content: dict[str, Any] = {"epoch": epoch or 0, "model": {WRAPPER + key: published[key] for key in expected}}
-        if (folder / CRITERION).exists():
-            content["train_criterion"] = read_weights(folder / CRITERION)
+        if criterion := self.revert_criterion(folder, config, state):
+            content["train_criterion"] = criterion
         return content
 
-    def _variant(self, folder: Path, description: dict[str, Any]) -> ModelConfig:
-        """The variant with the towers of a model folder."""
+    def _config(self, folder: Path, description: dict[str, Any]) -> ModelConfig:
         try:
-            config = ModelConfig.from_dict(description["model"])
+            return ModelConfig.from_dict(description["model"])
         except ConfigError as error:
             raise ModelError(f"{folder / CONFIG}: {error}") from error
+
+    def _variant(self, folder: Path, config: ModelConfig) -> ModelConfig:
+        """The variant with the towers of a model folder."""
         known = {_towers(variant): variant for variant in self.variants}
         if _towers(config) not in known:
             raise ModelError(

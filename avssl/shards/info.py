@@ -26,10 +26,11 @@ def describe(folder: Path) -> dict[str, Any]:
         for name, (_, size) in record["members"].items():
             member_bytes[name] += size
         if video := record["video"]:
-            pictures[f"{video['width_px']}x{video['height_px']}"] += 1
+            projection = f" {video['projection']}" if "projection" in video else ""
+            pictures[f"{video['width_px']}x{video['height_px']}{projection}"] += 1
             rates[f"{video['fps']:g}"] += 1
         if audio := record["audio"]:
-            sounds[f"{audio['rate_hz']} Hz, {audio['channels']} ch"] += 1
+            sounds[f"{audio['rate_hz']} Hz, {audio.get('ambisonics') or str(audio['channels']) + ' ch'}"] += 1
     unlabelled = labels.pop("", 0)
     total_s = float(shards.duration_s.sum())
     media_bytes = sum(size for name, size in member_bytes.items() if name != "json")

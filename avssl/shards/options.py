@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from avssl.errors import UsageError
+from avssl.shards.spatial import AMBISONICS, PROJECTIONS
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class BuildOptions:
     crf: int = 20  # x264 quality, 0 to 51, smaller is better and larger
     audio_rate_hz: int = 24000
     audio_channels: Literal["mono", "stereo", "all"] = "mono"
+    ambisonics: Literal["none", "ambix", "n3d", "fuma", "youtube"] = "none"  # what sound is, for rows that do not say
+    projection: Literal["none", "equirectangular"] = "none"  # likewise, of the picture
     shard_mb: float = 256.0  # a shard is closed when it has reached this size …
     shard_clips: int | None = None  # … or this number of clips
     name: str = "shard"
@@ -52,12 +55,23 @@ class BuildOptions:
         for field, values in (
             ("require", ("any", "both", "video", "audio")),
             ("audio_channels", ("mono", "stereo", "all")),
+            ("ambisonics", ("none", *AMBISONICS)),
+            ("projection", ("none", *PROJECTIONS)),
         ):
             if getattr(self, field) not in values:
                 raise UsageError(f"{field} is {getattr(self, field)!r}; choose one of {', '.join(values)}")
 
+        if self.copy and self.is_spatial:
+            raise UsageError("copy keeps files as they are; leave it out to pack 360° video (ambisonics, projection)")
+
+    @property
+    def is_spatial(self) -> bool:
+        return self.ambisonics != "none" or self.projection != "none"
+
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """All options; those of 360° video only where one is given, so that other builds are what they were."""
+        plain = dataclasses.asdict(self)
+        return plain if self.is_spatial else {k: v for k, v in plain.items() if k not in ("ambisonics", "projection")}
 
 
 def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from avssl.errors import UsageError
 from avssl.files import json_line
 from avssl.shards.format import milliseconds
+from avssl.shards.spatial import AMBISONICS, PROJECTIONS
 
 _VIDEO = {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp", "ogv"}
 _AUDIO = {"wav", "flac", "mp3", "m4a", "aac", "ogg", "oga", "opus"}
@@ -28,7 +29,10 @@ _COLUMNS = {
     "end_s": "end_s",
     "end": "end_s",
     "label": "label",
+    "ambisonics": "ambisonics",
+    "projection": "projection",
 }
+_SPATIAL = {"ambisonics": ("none", *AMBISONICS), "projection": ("none", *PROJECTIONS)}
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,14 @@ class Entry:
     end_s: float | None = None  # None: to the end
     label: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    ambisonics: str | None = None  # what its sound is; None: what the build's options say
+    projection: str | None = None  # likewise, of its picture
 
     def listed(self) -> dict[str, Any]:
         """What identifies the entry, without where its file is on this machine."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key != "path"}
+        plain = dataclasses.asdict(self)
+        unsaid = [key for key in _SPATIAL if plain[key] is None]
+        return {key: value for key, value in plain.items() if key not in ("path", *unsaid)}
 
 
 @dataclass(frozen=True)
@@ -218,9 +226,12 @@ def _list_rows(list_path: Path, rows: Iterator[tuple[int, dict[str, Any]]], root
         label = known.get("label") if labels else None
         if isinstance(label, (dict, list)):
             raise UsageError(f"{where}: label is {label!r}; it must be text")
-        entries.append(
-            Entry(_printable(known["path"]), path, start_s, end_s, None if label is None else str(label), meta)
-        )
+        for key, valid in _SPATIAL.items():
+            if known.get(key, "none") not in valid:
+                raise UsageError(f"{where}: {key} is {known[key]!r}; choose one of {', '.join(valid)}")
+        spatial = {key: known.get(key) for key in _SPATIAL}
+        label = None if label is None else str(label)
+        entries.append(Entry(_printable(known["path"]), path, start_s, end_s, label, meta, **spatial))
     return Listing(entries)
 
 

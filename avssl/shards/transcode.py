@@ -16,6 +16,7 @@ from avssl.errors import MediaError
 from avssl.shards.format import SAMPLE_FIELDS, milliseconds, sample_id
 from avssl.shards.options import BuildOptions
 from avssl.shards.sources import Entry
+from avssl.shards.spatial import check_projection, to_ambix
 
 if TYPE_CHECKING:
     from avssl.media import Media, MediaInfo
@@ -117,6 +118,8 @@ def _check_required(video: Any, audio: Any, options: BuildOptions) -> None:
 
 def _copy(media: Media, entry: Entry, start_s: float, end_s: float, options: BuildOptions) -> tuple:
     """The whole file as it is, under its own extension."""
+    if {entry.ambisonics or "none", entry.projection or "none"} != {"none"}:
+        raise MediaError(entry.source, "copy", "--copy keeps files as they are; pack 360° video without --copy")
     if entry.start_s is not None or entry.end_s is not None:
         raise MediaError(entry.source, "range", "--copy keeps whole files; pack a range without --copy")
     info = media.info
@@ -141,9 +144,13 @@ def _transcode(media: Media, entry: Entry, start_s: float, end_s: float, options
     from avssl.media import encode_flac
 
     members: dict[str, bytes] = {}
-    video = audio = None
+    video: dict[str, Any] | None = None
+    audio: dict[str, Any] | None = None
     shortest_s = min(options.min_clip_s, (end_s - start_s) / 2)  # a shorter part of a stream counts as none
+    projection = entry.projection or options.projection
     if (info := media.info.video) is not None:
+        if projection != "none":
+            check_projection(info, entry.source)
         end = _end_of_part(start_s, end_s, info.start_s, info.duration_s, shortest_s)
         data, frames = _encode_video(media, start_s, end, options) if end is not None else (b"", 0)
         if frames and frames / options.fps >= shortest_s:  # headers may promise more than there is
@@ -153,13 +160,18 @@ def _transcode(media: Media, entry: Entry, start_s: float, end_s: float, options
                 "width_px": width_px, "height_px": height_px, "fps": options.fps, "frames": frames,
                 "duration_s": frames / options.fps,
             }  # fmt: skip
+            if projection != "none":
+                video["projection"] = projection
     if (sound := media.info.audio) is not None:
         end = _end_of_part(start_s, end_s, sound.start_s, sound.duration_s, shortest_s)
-        samples = _read_audio(media, start_s, end, options) if end is not None else np.empty((1, 0))
+        samples: np.ndarray = np.empty((1, 0))
+        spatial: dict[str, Any] = {}
+        if end is not None:
+            samples, spatial = _read_audio(media, start_s, end, entry, options)
         channels, count = samples.shape
         if count and count / options.audio_rate_hz >= shortest_s:
             members["flac"] = encode_flac(samples, options.audio_rate_hz)
-            audio = {"rate_hz": options.audio_rate_hz, "channels": channels, "samples": count}
+            audio = {"rate_hz": options.audio_rate_hz, "channels": channels, "samples": count, **spatial}
     return members, video, audio
 
 
@@ -205,9 +217,15 @@ def _pictures(media: Media, start_s: float, fps: float, size_px: tuple[int, int]
         yield from part.data
 
 
-def _read_audio(media: Media, start_s: float, end_s: float, options: BuildOptions) -> np.ndarray:
-    """The sound [C, S] from `start_s` to `end_s`, or to its end if that is earlier."""
-    sound = media.audio_between(
-        start_s, end_s - start_s, rate_hz=options.audio_rate_hz, channels=options.audio_channels
-    )
-    return sound.samples[:, : sound.valid[1]]
+def _read_audio(
+    media: Media, start_s: float, end_s: float, entry: Entry, options: BuildOptions
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The sound [C, S] from `start_s` to `end_s`, or to its end if that is earlier, and its spatial fields."""
+    layout = entry.ambisonics or options.ambisonics
+    channels = options.audio_channels if layout == "none" else "all"
+    sound = media.audio_between(start_s, end_s - start_s, rate_hz=options.audio_rate_hz, channels=channels)
+    samples = sound.samples[:, : sound.valid[1]]
+    if layout == "none":
+        return samples, {}
+    samples, gain = to_ambix(samples, layout, entry.source)
+    return samples, {"ambisonics": "ambix", "source_ambisonics": layout, "gain": gain}

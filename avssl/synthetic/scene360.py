@@ -6,7 +6,7 @@ real video, whatever photos and sounds it is made of: nothing measured on it say
     write_scenes360(Scene360Config(clips=100, panoramas=("petra.jpg",), sounds="sounds/"), "scenes")
 
 writes `scenes/clips/NNNNNN.mp4` and `scenes/scenes360.jsonl`, one row a clip (`truth_row`), a list that `avssl-shards
-build --audio-channels all` takes as it is.
+build` takes as it is.
 """
 
 from __future__ import annotations

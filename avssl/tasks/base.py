@@ -53,11 +53,13 @@ class Task(Protocol):
     """A module that owns a model and its objective. Its state dict is all that a checkpoint needs of it.
 
     rows: of the manifest. usable: the rows that samples come from, ascending (None: all). seed: of whatever starts
-    random. steps_per_pass: optimiser steps that see as many samples as there are usable rows. ranks: as `forward` gets
+    random. steps_per_pass: optimiser steps that see as many samples as there are usable rows; the attribute is set
+    before `enter`, as a phase may have another batch size. ranks: as `forward` gets
     them, for what is split over them from the start.
     """
 
     model: nn.Module
+    steps_per_pass: float
 
     def __init__(
         self,

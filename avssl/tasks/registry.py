@@ -16,6 +16,7 @@ class TaskEntry(NamedTuple):
 
 
 TASKS = {
+    "avsa": TaskEntry("avssl.tasks.avsa_config:AVSAConfig", "avssl.tasks.avsa:AVSATask"),
     "xid": TaskEntry("avssl.tasks.xid_config:XIDConfig", "avssl.tasks.xid:XIDTask"),
 }
 

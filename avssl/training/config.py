@@ -78,7 +78,8 @@ class RunConfig:
     sync_batch_norm: bool = True
     """Batch statistics over all ranks; otherwise each rank normalises by its own part."""
     channels_last: bool = False
-    """Keep the weights of convolutions channels-last; faster on GPUs with bf16, measure it on a CPU."""
+    """Keep the weights of convolutions channels-last. The towers of this project always do; for torchvision's it is
+    faster on GPUs with bf16, measure it on a CPU."""
     compile: bool = False
     """torch.compile the towers."""
     deterministic: bool = False
@@ -129,10 +130,6 @@ class TrainConfig:
         return {"task": task_config_class(name)}
 
     def __post_init__(self) -> None:
-        if self.data.batch_size % self.run.accumulate:
-            raise ConfigError(
-                f"data.batch_size ({self.data.batch_size}) is not a multiple of run.accumulate ({self.run.accumulate})"
-            )
         if not self.data.shards:
             raise ConfigError("data.shards: empty; name at least one folder written by avssl-shards build")
         for name, spec, wanted in (
@@ -155,13 +152,18 @@ class TrainConfig:
         phases = self.resolved_phases()
         for number, phase in enumerate(phases):
             with naming(phase.where):
-                phase.task.check(self.data, self.model)
+                if phase.data.batch_size % self.run.accumulate:
+                    raise ConfigError(
+                        f"data.batch_size ({phase.data.batch_size}) is not a multiple of run.accumulate"
+                        f" ({self.run.accumulate})"
+                    )
+                phase.task.check(phase.data, self.model)
                 for earlier in phases[:number]:
                     earlier.task.check_change(phase.task)
 
     def resolved_phases(self) -> list[Phase]:
         """The phases with all their settings; the whole run as one where none are given."""
-        settings = {section: getattr(self, section) for section in SECTIONS}
+        settings = {section: getattr(self, section) for section in (*SECTIONS, "data")}
         if self.phases:
             return resolve(self.phases, settings)
         return [Phase(where="", name=None, steps=self.run.steps, passes=self.run.passes, **settings)]

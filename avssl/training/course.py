@@ -13,10 +13,9 @@ class Course:
     began after. They are kept, not derived from the lengths, which may be changed when a run is continued.
     """
 
-    def __init__(self, phases: list[Phase], rows: int, batch_size: int):
-        self.phases = phases
-        self._lengths = [phase.length(rows, batch_size) for phase in phases]
-        self._steps_per_pass = rows / batch_size
+    def __init__(self, phases: list[Phase], rows: int):
+        self.phases, self._rows = phases, rows
+        self._lengths = [phase.length(rows) for phase in phases]
         self.index, self.began = 0, 0
 
     @property
@@ -39,7 +38,7 @@ class Course:
     def learning_rate(self, step: int) -> float:
         """The rate that `step` of the current phase is taken with."""
         phase = self.phase
-        warmup = optim.warmup_length(phase.schedule, self._steps_per_pass)
+        warmup = optim.warmup_length(phase.schedule, self._rows / phase.data.batch_size)
         return optim.learning_rate(phase.schedule, phase.optim.lr, step - self.began, self._lengths[self.index], warmup)
 
     def describe(self) -> str:

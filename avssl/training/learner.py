@@ -63,9 +63,10 @@ class Learner:
             rows=loader.rows_total,
             usable=torch.from_numpy(loader.rows),
             seed=run.seed,
-            steps_per_pass=len(loader.rows) / config.data.batch_size,
+            steps_per_pass=len(loader.rows) / phase.data.batch_size,
             ranks=ranks,
         )
+        self._rows = len(loader.rows)
         prepare_task(task.to(fabric.device))
         if run.channels_last:
             to_channels_last(task)
@@ -79,6 +80,7 @@ class Learner:
     def enter(self, phase: Phase) -> None:
         """A later phase begins: its objective on the same model and banks, its optimiser on the same moments."""
         self.phase = phase
+        self.task.steps_per_pass = self._rows / phase.data.batch_size
         self.task.enter(phase.task)
         self.task.train()
         optimizer = self._new_optimizer()
@@ -126,7 +128,8 @@ class Learner:
         """The task's output for a batch as the loader hands it out."""
         device, bf16 = self.fabric.device, self.config.run.precision == "bf16"
         picture = cast(VideoInput, self.config.model.video_input)  # None only where no batch has pictures
-        prepared = prepare(to_device(batch, device), picture)
+        data = self.phase.data
+        prepared = prepare(to_device(batch, device), picture, data.views, data.hearing)
         # Not Fabric's own bf16: it would cast the waveforms too, before the spectrogram.
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return self.wrapped(prepared, ranks=self.ranks, seed=seed)

@@ -26,8 +26,10 @@ from avssl.training.checkpoint import Checkpoints
 from avssl.training.config import TrainConfig
 from avssl.training.course import Course
 from avssl.training.distributed import ProcessGroup, make_fabric
+from avssl.training.heap import keep_freed_memory
 from avssl.training.learner import Learner, StepResult
 from avssl.training.log import Log, Meter, peak_memory_mb
+from avssl.training.phases import Phase
 from avssl.training.run_folder import RunFolder
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -57,13 +59,13 @@ class Trainer:
         self._say_anywhere, self.say = say, say if self.main else _silent
         self._prepare_device()
 
-        self.micro_batch = config.data.batch_size // config.run.accumulate
-        self.loader = Loader(
-            dataclasses.replace(config.data, batch_size=self.micro_batch),
-            rank=self.ranks.rank,
-            world_size=self.ranks.size,
-        )
-        self.course = Course(config.resolved_phases(), len(self.loader.rows), config.data.batch_size)
+        phases = config.resolved_phases()
+        micro_batch = phases[0].data.batch_size // config.run.accumulate
+        data = dataclasses.replace(phases[0].data, batch_size=micro_batch)
+        self.loader = Loader(data, rank=self.ranks.rank, world_size=self.ranks.size)
+        self.course = Course(phases, len(self.loader.rows))
+        for phase in [*phases[1:], phases[0]]:  # whose batches do not divide into parts is said now
+            self._load_for(phase)
         self.say(self.loader.summary)
 
         self.checkpoints = Checkpoints(self.folder.checkpoints, config.run.keep)
@@ -128,6 +130,8 @@ class Trainer:
             torch.use_deterministic_algorithms(True, warn_only=True)
         if self.fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = not run.deterministic
+        else:
+            keep_freed_memory()
 
     def _start(self) -> Learner:
         """The learner as the last checkpoint has it, or as `run.init` or chance will have it."""
@@ -150,12 +154,14 @@ class Trainer:
         state = checkpoint.load(path)
         self.folder.check(self.config, entered=state["course"]["phase"])
         self.loader.load_state_dict(state["loader"])
-        if state["loader"]["position"] % self.micro_batch:
-            raise ConfigError(f"{path}: its position is not at the border of a batch of {self.micro_batch} samples")
+        sizes = {phase.data.batch_size // self.config.run.accumulate for phase in self.course.phases}
+        if len(sizes) == 1 and state["loader"]["position"] % (size := sizes.pop()):
+            raise ConfigError(f"{path}: its position is not at the border of a batch of {size} samples")
         learner = self._new_learner()
         self.course.load_state_dict(state["course"])
         for phase in self.course.phases[1 : self.course.index + 1]:
             learner.enter(phase)
+        self._load_for(self.course.phase)
         try:
             learner.load_state(state["task"], state["optimizer"])
         except (RuntimeError, KeyError, ValueError) as error:
@@ -168,8 +174,15 @@ class Trainer:
     def _enter_next_phase(self) -> None:
         self.course.enter_next(self.step)
         self.learner.enter(self.course.phase)
+        self._load_for(self.course.phase)
         self.best = None  # losses of different objectives cannot be compared
         self.say(self.course.describe())
+
+    def _load_for(self, phase: Phase) -> None:
+        """The loader's next batches are micro-batches of this phase."""
+        batch_size = phase.data.batch_size // self.config.run.accumulate
+        if (batch_size, phase.data.views) != (self.loader.config.batch_size, self.loader.config.views):
+            self.loader.change(batch_size=batch_size, views=phase.data.views)
 
     def _take_step(self, log: Log | None) -> None:
         """One optimiser step over `run.accumulate` micro-batches, and what is noted of it."""

@@ -1,7 +1,8 @@
 """Phases: stretches of a run, one after the other, with settings of their own. No torch here.
 
-A phase says what differs from the run's `task`, `optim` and `schedule` (not from the phase before it). The model, the
-banks and what else the task knows about rows pass from phase to phase; the schedule starts anew in each.
+A phase says what differs from the run's `task`, `optim`, `schedule` and, in part, `data` (not from the phase before
+it). The model, the banks and what else the task knows about rows pass from phase to phase; the schedule starts anew in
+each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from avssl.config import build, merged, plain
 from avssl.errors import ConfigError
 
 SECTIONS = ("task", "optim", "schedule")
+DATA = ("batch_size", "views")  # what of `data` a phase may change
 
 
 @dataclass
@@ -34,6 +36,8 @@ class PhaseConfig:
     """Values of `optim` that differ in this phase."""
     schedule: dict[str, Any] = field(default_factory=dict)
     """Values of `schedule` that differ in this phase; its steps are counted from the beginning of the phase."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Values of `data` that differ in this phase: `batch_size` and `views`, no others."""
     keep_optimizer: bool = True
     """Go on with the optimiser's moments of the phase before; otherwise they start at zero."""
 
@@ -41,6 +45,11 @@ class PhaseConfig:
         if not self.name:
             raise ConfigError("phases: a phase has an empty name")
         check_length(self.steps, self.passes, f"phases, {self.name!r}: steps and passes")
+        for key in self.data:
+            if key not in DATA:
+                raise ConfigError(
+                    f"phases, {self.name!r}: data.{key} cannot differ between phases, only {' and '.join(DATA)} can"
+                )
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,12 @@ class Phase:
     task: Any
     optim: Any
     schedule: Any
+    data: Any
     keep_optimizer: bool = True
 
-    def length(self, rows: int, batch_size: int) -> int:
+    def length(self, rows: int) -> int:
         """Its optimiser steps over a data set of `rows`."""
-        return self.steps if self.steps is not None else math.ceil((self.passes or 0) * rows / batch_size)
+        return self.steps if self.steps is not None else math.ceil((self.passes or 0) * rows / self.data.batch_size)
 
 
 def check_length(steps: int | None, passes: float | None, keys: str) -> None:
@@ -71,7 +81,7 @@ def check_length(steps: int | None, passes: float | None, keys: str) -> None:
 
 
 def resolve(phases: list[PhaseConfig], run: dict[str, Any]) -> list[Phase]:
-    """The phases complete: `run` holds the run's own `task`, `optim` and `schedule`.
+    """The phases complete: `run` holds the run's own `task`, `optim`, `schedule` and `data`.
 
     Raises ConfigError whose key starts with `phases[i]` for a value that is unknown or wrong.
     """
@@ -87,7 +97,7 @@ def _resolved(phase: PhaseConfig, number: int, run: dict[str, Any]) -> Phase:
     if phase.task.get("name", run["task"].name) != run["task"].name:
         raise ConfigError(f"{where}task.name is {phase.task['name']!r}, but a run keeps its task {run['task'].name!r}")
     settings = {}
-    for section in SECTIONS:
+    for section in (*SECTIONS, "data"):
         with naming(where):
             base, changes = run[section], getattr(phase, section)
             settings[section] = build(type(base), merged(plain(base), changes), f"{where}{section}")

@@ -19,7 +19,7 @@ from typing import Any
 from avssl import __version__, config, files
 from avssl.errors import ConfigError, UsageError
 from avssl.training.config import TrainConfig
-from avssl.training.phases import SECTIONS
+from avssl.training.phases import DATA, SECTIONS
 
 _FREE_RUN = (
     *("dir", "steps", "passes", "device", "devices", "strategy", "channels_last", "compile", "deterministic"),
@@ -94,6 +94,8 @@ def _fixed(settings: TrainConfig, entered: int, in_phases: bool) -> dict[str, An
         where = f"phases[{number}]." if in_phases else ""
         for section in SECTIONS:
             fixed |= flat(config.plain(getattr(phase, section)), where + section)
+        for key in DATA:
+            fixed |= flat(config.plain(getattr(phase.data, key)), f"{where}data.{key}")
         if number > 0:
             fixed[f"{where}keep_optimizer"] = phase.keep_optimizer
         if number < entered:

@@ -69,7 +69,7 @@ def test_without_statistics_it_says_what_is_used_instead(run, published, tmp_pat
     code, out, err = run(convert.main, published, tmp_path / "avsa")
     assert code == 0
     assert "note: the features of sound depend on the normalisation" in err and "--stats FILE" in err
-    assert "AVSA, 255 entries, 20,114,240 parameters; 72 of the criterion in criterion.safetensors" in out
+    assert "AVSA, 255 entries, 20,114,240 parameters; 72 entries of the criterion as its aligner" in out
     assert "licence: none stated" in out
 
 

@@ -203,3 +203,12 @@ def test_a_gpu_makes_the_same_pictures(config):
     pinned = {name: value.pin_memory() for name, value in batch.items()}
     on_gpu = transforms.prepare(transforms.to_device(pinned, "cuda"), SPEC)["video"].cpu()
     torch.testing.assert_close(on_gpu, transforms.prepare(batch, SPEC)["video"], atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_clips_prepared_together_are_those_prepared_one_by_one(augmented, monkeypatch):
+    """A CPU takes one clip at a time, a GPU many, which then have boxes and orders of their own."""
+    batch, _ = make_batch(SIZES, config=AugmentConfig() if augmented else None)
+    alone = transforms.prepare(batch, SPEC)["video"]
+    monkeypatch.setattr(transforms, "_CLIPS_AT_ONCE", {"cpu": 5})
+    torch.testing.assert_close(transforms.prepare(batch, SPEC)["video"], alone, rtol=1e-5, atol=1e-5)

@@ -84,8 +84,8 @@ class TestRoundTrip:
         assert same(back["train_criterion"], criterion)
         again = convert(tmp_path / "back.pth.tar", tmp_path / "again", Choices())
         assert again.layout == "avsa"
-        for name in ("model.safetensors", "criterion.safetensors"):
-            assert (tmp_path / "again" / name).read_bytes() == (avsa_folder / name).read_bytes()
+        name = "model.safetensors"
+        assert (tmp_path / "again" / name).read_bytes() == (avsa_folder / name).read_bytes()
 
     def test_a_model_of_our_own(self, tmp_path):
         config = ModelConfig(
@@ -133,9 +133,10 @@ class TestDescription:
         variant = config["variant"]
         assert (variant["stem_max_pool"], variant["audio_block1_stride"]) == (False, 1)
         assert variant["mode"] == "released" and variant["front_end"] == "log_mel"
-        assert config["criterion"] == {
-            "file": "criterion.safetensors", "phase": "alignment", "entries": 72, "parameters": 12_872_192,
-        }  # fmt: skip
+        assert config["criterion"] == {"phase": "alignment", "entries": 72, "parameters": 12_872_192}
+        alignment = config["model"]["alignment"]
+        assert (alignment["depth"], alignment["heads"], alignment["final_relu"]) == (2, 1, True)
+        assert set(alignment["switches"].values()) == {"released"}
         assert config["licence"].startswith("none stated") and config["model"]["head"] is None
         assert config["left_out"] == ["optimizer"]
 
@@ -205,11 +206,22 @@ class TestForms:
         assert same(read.criterion, avid_criterion() if form == "legacy" else {})
         assert read.others == {"state_dict": ["best"], "wrapped": ["optimizer"], "legacy": ["optimizer"]}.get(form, [])
 
-    def test_first_phase_of_avsa(self, avsa):
+    def test_first_phase_of_avsa(self, avsa, tmp_path):
         read = Checkpoint(Path("a.pth"), "", avsa, filled_at_random(avc_criterion_shapes()))
         conversion = get_layout("avsa").convert(read, Choices())
         assert conversion.facts["criterion"]["phase"] == "correspondence"
-        assert same(conversion.files["criterion.safetensors"], read.criterion)
+        assert conversion.model.aligner.config.depth is None
+        save_model(tmp_path / "m", conversion.model, conversion.config, card="")
+        revert(tmp_path / "m", tmp_path / "back.pth", "avsa")
+        assert same(torch.load(tmp_path / "back.pth", weights_only=True)["train_criterion"], read.criterion)
+
+    def test_an_aligner_that_the_layout_cannot_hold_is_refused(self, avsa, tmp_path):
+        read = Checkpoint(Path("a.pth"), "", avsa, filled_at_random(avsa_criterion_shapes()))
+        conversion = get_layout("avsa").convert(read, Choices())
+        conversion.config.alignment.final_relu = False
+        save_model(tmp_path / "m", conversion.model, conversion.config, card="")
+        with pytest.raises(ModelError, match=r"model\.alignment\.final_relu is False"):
+            revert(tmp_path / "m", tmp_path / "back.pth", "avsa")
 
     def test_banks_are_kept_where_wanted(self, avid, tmp_path):
         banks = avid_criterion(rows=11, cma=True, constant=(1,))
@@ -339,14 +351,14 @@ class TestRefused:
 class TestOutput:
     def test_a_conversion_is_replaced_by_a_conversion(self, avsa, avsa_folder, tmp_path):
         (tmp_path / "m").mkdir()
-        for name in ("config.json", "README.md", "criterion.safetensors"):
+        for name in ("config.json", "README.md"):
             (tmp_path / "m" / name).write_bytes((avsa_folder / name).read_bytes())
+        save_file({"left": torch.zeros(1)}, tmp_path / "m" / "of_an_earlier_version.safetensors")
         convert(write(tmp_path, avsa), tmp_path / "m", Choices())
-        # The new source has no criterion: the old one's is gone.
         assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
             "README.md", "config.json", "model.safetensors",
         ]  # fmt: skip
-        assert (tmp_path / "m" / "model.safetensors").read_bytes() == (avsa_folder / "model.safetensors").read_bytes()
+        assert avssl.load(tmp_path / "m").model.aligner is None  # the new source has no criterion
         assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "published.pth.tar"]
 
     def test_what_others_made_is_left(self, avid_folder, tmp_path):

@@ -7,7 +7,9 @@ from oracle_rule import assert_near, oracle, rule_input
 from published_states import avid_shapes, avsa_criterion_shapes, avsa_shapes, checkpoint, filled_by_rule
 
 import avssl
-from avssl.models.weights import read_weights
+from avssl.models.aligner import OTHER
+from avssl.objectives.avsa import alignment
+from avssl.objectives.scores import unit
 from avssl.published.convert import convert
 from avssl.published.layout import Choices
 
@@ -32,12 +34,7 @@ def avid(tmp_path_factory):
 def avsa(tmp_path_factory):
     state, criterion = filled_by_rule(avsa_shapes()), filled_by_rule(avsa_criterion_shapes())
     assert len(state) == oracle("avsa")["keys"] == 255
-    folder = tmp_path_factory.mktemp("avsa")
-    model = converted(folder, checkpoint(state, criterion))
-    kept = read_weights(folder / "model" / "criterion.safetensors")
-    assert len(kept) == 72 and sum(tensor.numel() for tensor in kept.values()) == 12_872_192
-    assert all(torch.equal(kept[name], tensor) for name, tensor in criterion.items())
-    return model
+    return converted(tmp_path_factory.mktemp("avsa"), checkpoint(state, criterion))
 
 
 @torch.inference_mode()
@@ -57,6 +54,30 @@ def test_avsa(avsa):
     embedding = avsa(video=rule_input("input.video", (2, 3, 8, 112, 112)))["video"]
     assert_near(embedding, published["video_feature"])
     assert_near(avsa.audio_tower(rule_input("input.audio", (2, 4, 100, 128))), published["audio_feature"])
+
+
+@torch.inference_mode()
+def test_the_criterion_of_avsa(avsa):
+    published, aligner = oracle("avsa"), avsa.aligner
+    assert len(aligner.state_dict()) == 72
+    assert sum(parameter.numel() for parameter in aligner.parameters()) == 12_872_192
+    features = {name: rule_input(f"input.{name}_views", (5, 4, 512)) for name in ("video", "audio")}
+    predicted = {name: aligner.predict(name, features[OTHER[name]]) for name in ("video", "audio")}
+    assert_near(predicted["audio"], published["audio_prediction"])
+    assert_near(predicted["video"], published["video_prediction"])
+    for negatives, name in (("easy+hard", "loss_easy_hard"), ("hard", "loss_hard")):
+        losses = [
+            alignment(
+                unit(aligner.project_prediction(modality, predicted[modality])),
+                unit(aligner.project(modality, features[modality])),
+                torch.arange(5),
+                temperature=0.07,
+                candidates="released",
+                negatives=negatives,
+            ).loss.mean()
+            for modality in ("video", "audio")
+        ]
+        assert float(torch.stack(losses).mean()) == pytest.approx(float(published[name]), rel=1e-4)
 
 
 def test_the_front_ends_of_the_converted_models(avid, avsa):

@@ -130,6 +130,31 @@ def test_fsd50k(tmp_path):
     assert entry.source == files[2]
 
 
+YT360 = {
+    "segments.txt": "aaaaaaaaaaa 0,10,42\n-bbbbbbbbbb 7\nccccccccccc 5\n",
+    "train.txt": "-bbbbbbbbbb\naaaaaaaaaaa\nwithoutsegm\n",
+}
+
+
+def test_yt360(tmp_path):
+    files = ["aaaaaaaaaaa.mp4", "cut/-bbbbbbbbbb-7.mkv", "ccccccccccc.mp4"]
+    arguments = ["--segments", "{root}/segments.txt", "--split", "{root}/train.txt"]
+    entries, said = make(tmp_path, "yt360", *arguments, files=files, texts=YT360)
+    assert [(entry.source, entry.start_s, entry.end_s, entry.meta) for entry in entries] == [
+        ("cut/-bbbbbbbbbb-7.mkv", None, None, {"video": "-bbbbbbbbbb", "from_s": 7}),
+        *(("aaaaaaaaaaa.mp4", t, t + 10.0, {"video": "aaaaaaaaaaa", "from_s": t}) for t in (0, 10, 42)),
+    ]
+    assert {(entry.ambisonics, entry.projection) for entry in entries} == {("youtube", "equirectangular")}
+    assert "next: avssl-shards build" in said
+
+
+def test_yt360_without_a_split_takes_all_that_is_there(tmp_path):
+    arguments = ["--segments", "{root}/segments.txt", "--ambisonics", "ambix"]
+    entries, said = make(tmp_path, "yt360", *arguments, files=["ccccccccccc.mp4"], texts=YT360)
+    assert [(entry.source, entry.start_s, entry.ambisonics) for entry in entries] == [("ccccccccccc.mp4", 5.0, "ambix")]
+    assert "4 in the official list are not below" in said
+
+
 def test_nothing_found_is_an_error(tmp_path):
     entries, said = make(tmp_path, "ucf101", files=["flat.avi"])
     assert entries is None and "does it have the layout" in said

@@ -151,7 +151,7 @@ def test_shards_take_the_list_as_it_is(tmp_path):
     for number, row in enumerate(rows):
         record = shards.record(number)
         assert record["audio"]["channels"] == 4 and record["video"]["width_px"] == 128
-        assert record["meta"]["objects"] == row["objects"] and record["meta"]["ambisonics"] == "ambix"
+        assert record["meta"]["objects"] == row["objects"] and record["audio"]["ambisonics"] == "ambix"
 
 
 def test_photos_and_sounds_of_the_user(tmp_path):

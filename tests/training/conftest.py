@@ -8,6 +8,8 @@ import pytest
 from avssl.shards.build import build
 from avssl.shards.options import BuildOptions
 from avssl.shards.sources import list_sources
+from avssl.synthetic.scene360 import MANIFEST, write_scenes360
+from avssl.synthetic.scene360_config import Scene360Config
 from avssl.synthetic.world import WorldConfig, write_world
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))  # kill_and_resume, which is a program too
@@ -22,6 +24,16 @@ def debug_shards(tmp_path_factory) -> Path:
     write_world(WorldConfig(clips=CLIPS, classes=4, duration_s=2.0, size_px=64, seed=1), folder / "world")
     listing = list_sources(folder / "world")
     build(listing, folder / "shards", BuildOptions(clip_s=2.0, short_side_px=64, shard_clips=8))
+    return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def debug360_shards(tmp_path_factory) -> Path:
+    """24 clips of 1 s from 12 rendered 360° scenes: what the debug configs of AVSA look for in data/debug360."""
+    folder = tmp_path_factory.mktemp("debug360")
+    write_scenes360(Scene360Config(clips=12, duration_s=2.5, width_px=128, seed=1), folder / "scenes")
+    listing = list_sources(folder / "scenes" / MANIFEST)
+    build(listing, folder / "shards", BuildOptions(clip_s=1.25, short_side_px=64))
     return folder / "shards"
 
 

@@ -48,17 +48,20 @@ def test_a_twin_differs_in_size_only(name):
     full, debug = (read_config(str(CONFIGS / f"{n}.yaml"), []) for n in (name, f"{name}_debug"))
     phases, twins = full.resolved_phases(), debug.resolved_phases()
     assert [settings(phase) for phase in phases] == [settings(phase) for phase in twins]
-    for key in ("augment", "draws_per_row", "replacement", "pixels"):
+    for phase, twin in zip(phases, twins, strict=True):
+        assert phase.data.views == twin.data.views
+    for key in ("augment", "draws_per_row", "replacement", "pixels", "hearing"):
         assert getattr(full.data, key) == getattr(debug.data, key)
-    assert full.model.head == debug.model.head
+    assert (full.model.head, full.model.alignment) == (debug.model.head, debug.model.alignment)
     assert full.model.audio_input.front_end.name == debug.model.audio_input.front_end.name
     assert full.run.sync_batch_norm == debug.run.sync_batch_norm
 
 
 @pytest.mark.parametrize("name", [*(f"{name}_debug" for name in RECIPES), *ALONE])
-def test_losses_are_those_of_the_golden_trace(name, debug_shards, tmp_path):
+def test_losses_are_those_of_the_golden_trace(name, tmp_path, request):
     path = CONFIGS / f"{name}.yaml"
-    options = ["--data.shards", str(debug_shards), "--run.dir", str(tmp_path), "--data.workers", "0"]
+    shards = request.getfixturevalue("debug360_shards" if "data/debug360" in path.read_text() else "debug_shards")
+    options = ["--data.shards", str(shards), "--run.dir", str(tmp_path), "--data.workers", "0"]
     options += ["--run.tensorboard", "false", "--run.log_every", "1", "--data.batch_size", "8", "--run.device", "cpu"]
     options += kill_and_resume.lengths(path, len(TOLERANCES))
     Trainer(read_config(str(path), options), say=lambda line: None).run()

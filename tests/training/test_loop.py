@@ -202,7 +202,7 @@ def test_other_shards_and_damaged_ones_are_refused(tree, debug_shards, tmp_path)
         ({"data.audio.optional": True}, "set data.audio.optional to false"),
         ({"run.accumulate": 3}, "not a multiple of run.accumulate"),
         ({"data.shards": []}, "data.shards: empty"),
-        ({"task.name": "xyz"}, "task.name is 'xyz', but the tasks are: xid"),
+        ({"task.name": "xyz"}, "task.name is 'xyz', but the tasks are: "),
         ({"task.temperature": 0.0}, "task.temperature is 0.0"),
         ({"run.devices": 0}, "run.devices is 0, but must be positive"),
     ],

@@ -58,7 +58,7 @@ def test_phases_resolve_onto_the_run(phased):
     assert (second.task.temperature, second.optim.lr, second.schedule.name) == (0.2, 5e-4, "cosine")
     assert second.task.negatives == first.task.negatives == 32
     assert second.optim.betas == first.optim.betas
-    assert second.length(rows=24, batch_size=8) == 5
+    assert second.length(rows=24) == 5
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_metrics_carry_the_phase_and_the_schedule_starts_anew(phased, tmp_path):
     trainer, said = finish(phased, **{"run.log_every": 3})
     records = metrics_of(trainer.folder.path)
     assert [(r["step"], r["phase"]) for r in records] == [(3, "first"), (4, "first"), (6, "second"), (9, "second")]
-    course = Course(trainer.config.resolved_phases(), rows=24, batch_size=8)
+    course = Course(trainer.config.resolved_phases(), rows=24)
     rates = [course.learning_rate(step) for step in range(1, 5)]
     course.enter_next(4)
     rates += [course.learning_rate(step) for step in range(5, 10)]
