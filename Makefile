@@ -13,7 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(DEVICE)
 export DEVICE PYTHON
 
-.PHONY: install demo test check format bench clean
+.PHONY: install demo test check format bench evidence-robust evidence-robust-why evidence-robust-small clean
 
 install: $(STAMP)
 
@@ -40,6 +40,21 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/embed.py
+	$(BIN)/python benchmarks/losses.py
+
+# The numbers of docs/robust-xid.md: about half an hour on two quiet cores. What is finished stays in build/robustness.
+# The part on real clips is skipped where AVSSL_MEDIA does not name the folder of media.
+evidence-robust: $(STAMP)
+	$(BIN)/python -m eval.robustness eval/robustness/rendered.yaml
+	$(BIN)/python -m eval.robustness eval/robustness/real.yaml
+	$(BIN)/python -m eval.robustness.page
+
+evidence-robust-why: $(STAMP)
+	$(BIN)/python -m eval.robustness eval/robustness/why.yaml
+	$(BIN)/python -m eval.robustness.page
+
+evidence-robust-small: $(STAMP)
+	$(BIN)/python -m eval.robustness eval/robustness/small.yaml --result build/robustness/small.json
 
 clean:
 	rm -rf .venv build dist *.egg-info
