@@ -37,10 +37,13 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/loader.py
-	$(BIN)/python benchmarks/train_step.py
-	$(BIN)/python benchmarks/embed.py
-	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python -m benchmarks.loader $(if $(VIDEOS),--videos "$(VIDEOS)")
+	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.train_step --towers avid
+	$(BIN)/python -m benchmarks.embed
+	$(BIN)/python -m benchmarks.losses
+	$(BIN)/python -m benchmarks.spatial
+	$(BIN)/python -m benchmarks.separation
 
 # The numbers of docs/robust-xid.md: about half an hour on two quiet cores. What is finished stays in build/robustness.
 # The part on real clips is skipped where AVSSL_MEDIA does not name the folder of media.

@@ -1,4 +1,4 @@
-"""Seconds and memory of `avssl-embed` per minute of video: python benchmarks/embed.py [--videos FILE...] [--model M].
+"""Seconds and memory of `avssl-embed` per minute of video: python -m benchmarks.embed [--videos FILE...] [--model M].
 
 Without `--videos`, files are rendered: 640x360 at 25 fps, H.264 with a key frame every 250 pictures, AAC stereo at
 48 kHz, of one and of ten minutes. Without `--model`, the tiny towers at random weights (speed does not depend on them).
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import markdown_table, write_result
+from benchmarks.common import markdown_table, write_result
 
 WINDOW_S, HOP_S = 2.0, 1.0
 

@@ -1,6 +1,6 @@
 """How fast clips come out of the loader, beside other ways to get the same clips and beside bare decoding.
 
-    python benchmarks/loader.py [--videos FOLDER] [--rounds 5] [--workers 2]
+    python -m benchmarks.loader [--videos FOLDER] [--rounds 5] [--workers 2]
 
 Packs the videos (by default some that it renders) with the default options of `avssl-shards build`, lets the loader
 draw one-second clips (16 frames, with 2 s of sound) and reads the same clips by every method, in rounds of random
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import markdown_table, tree_cpu_s, write_result
+from benchmarks.common import markdown_table, tree_cpu_s, write_result
 
 from avssl.data.config import AudioSpec, DataConfig, VideoSpec
 from avssl.data.loader import Loader

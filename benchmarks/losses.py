@@ -1,6 +1,6 @@
 """Time and memory of the softmax loss over tiles, forward and backward, beside the plain one that holds all scores.
 
-    python benchmarks/losses.py [--batch 4096] [--bank-rows 65536] [--dim 256] [--rounds 9] [--threads 1]
+    python -m benchmarks.losses [--batch 4096] [--bank-rows 65536] [--dim 256] [--rounds 9] [--threads 1]
 
 Both sides run in turn in one process. Time is CPU time of the process, the median over rounds; memory is what autograd
 keeps for backward beyond the inputs. `in batch` is both directions of a batch with gradient to both modalities, `bank`
@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from common import markdown_table, write_result
+from benchmarks.common import markdown_table, write_result
 from torch import Tensor
 from torch.nn import functional as F
 
