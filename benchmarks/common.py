@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from avssl.environment import environment
+
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "av", "decord", "torchcodec", "webdataset", "soundfile", "numpy", "lightning-fabric")
-
-
-def environment() -> dict[str, Any]:
-    """The machine, the versions and the commit a result belongs to."""
-    import torch
-
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
-        "commit": _commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:
     """Write `results/NAME.json` with the environment beside the numbers; returns the path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"environment": environment(), **result}, indent=2, allow_nan=False) + "\n")
+    machine = environment("cuda" if torch.cuda.is_available() else "cpu")
+    path.write_text(json.dumps({"environment": machine, **result}, indent=2, allow_nan=False) + "\n")
     return path
 
 
@@ -65,24 +50,3 @@ def tree_cpu_s() -> float:
 
 def _cell(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else str(value)
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    run = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return run.stdout.strip() or None

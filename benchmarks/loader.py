@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.common import markdown_table, tree_cpu_s, write_result
 
 from avssl.data.config import AudioSpec, DataConfig, VideoSpec
 from avssl.data.loader import Loader
@@ -33,6 +32,7 @@ from avssl.media.encode import write_video
 from avssl.shards import BuildOptions
 from avssl.shards.build import build
 from avssl.shards.sources import list_sources
+from benchmarks.common import markdown_table, tree_cpu_s, write_result
 
 FRAMES, FPS, SOUND_S, BATCH, SIZE_PX = 16, 16, 2.0, 16, 112
 FLOOR = "floor: decode and colour conversion alone"

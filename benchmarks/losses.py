@@ -17,7 +17,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmarks.common import markdown_table, write_result
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +24,7 @@ from avssl.objectives.candidates import Columns
 from avssl.objectives.soft_targets import Side, soft_targets
 from avssl.objectives.weights import pair_scores
 from avssl.objectives.xid import Soft, xid
+from benchmarks.common import markdown_table, write_result
 
 TAU, TAU_SOFT, TAU_AGREEMENT, SHARE = 0.07, 0.02, 0.07, 0.5
 MIB = 2**20

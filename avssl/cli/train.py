@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import sys
-import textwrap
 from typing import NoReturn
 
 from avssl import config as configuration
+from avssl.cli import configured
 from avssl.cli.common import Parser, let_idle_threads_sleep, progress, run
-from avssl.errors import ConfigError
 
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
@@ -46,30 +45,7 @@ def read_config(path: str | None, overrides: list[str]):
     """The TrainConfig of a YAML file and `--key value` (or `--key=value`) pairs."""
     from avssl.training.config import TrainConfig
 
-    tree = configuration.read(path) if path else {}
-    pairs = _pairs(overrides)
-    for key, text in sorted(pairs, key=lambda pair: pair[0] != "task.name"):  # the name decides which keys are valid
-        configuration.override(TrainConfig, tree, key, text)
-    if not path and not pairs:
-        raise ConfigError("no --config given; the recipes are in configs/")
-    return configuration.build(TrainConfig, tree)
-
-
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    """`--a.b 1 --c=2` as pairs."""
-    pairs = []
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith("--"):
-            raise ConfigError(f"{word!r}: expected --key value")
-        key, equals, text = word[2:].partition("=")
-        if not equals:
-            value = next(rest, None)
-            if value is None:
-                raise ConfigError(f"--{key}: has no value")
-            text = value
-        pairs.append((key, text))
-    return pairs
+    return configured.read_config(TrainConfig, path, overrides, first=["task.name"])
 
 
 def _train(config) -> int:
@@ -92,15 +68,10 @@ def _wants_help(argv: list[str]) -> bool:
 
 
 def _option_table(argv: list[str]) -> str:
-    """Every value with type, default and meaning, by section."""
     from avssl.training.config import TrainConfig
 
-    lines = []
     task = next((text for key, text in itertools.pairwise(argv) if key == "--task.name"), "xid")
-    for option in configuration.options(TrainConfig, {"task": {"name": task}}):
-        lines.append(f"  --{option.key} {option.kind} ({option.default})")
-        lines += textwrap.wrap(option.meaning, 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
-    return "\n".join(lines)
+    return configured.option_table(TrainConfig, {"task": {"name": task}})
 
 
 if __name__ == "__main__":  # `python -m torch.distributed.run ... -m avssl.cli.train`

@@ -9,14 +9,12 @@ events.out.*       TensorBoard
 from __future__ import annotations
 
 import os
-import platform
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avssl import __version__, config, files
+from avssl import config, files
+from avssl.environment import environment
 from avssl.errors import ConfigError, UsageError
 from avssl.training.config import TrainConfig
 from avssl.training.phases import DATA, SECTIONS
@@ -80,7 +78,7 @@ class RunFolder:
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink()
         earlier = files.read_json(self.environment)["starts"] if self.environment.is_file() else []
-        files.write_json(self.environment, {"starts": [*earlier, environment(device, world_size)]})
+        files.write_json(self.environment, {"starts": [*earlier, environment(device) | {"processes": world_size}]})
         files.write_atomic(self.config, lambda file: file.write(config.dump(wanted).encode()))
 
 
@@ -110,44 +108,3 @@ def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, tree
-
-
-def environment(device: str, world_size: int) -> dict[str, Any]:
-    """What a result depends on beside config and data."""
-    import importlib.metadata
-
-    import torch
-
-    packages = ("torch", "numpy", "av", "lightning-fabric", "webdataset", "soundfile")
-    return {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
-        "avssl": __version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or "cpu",
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": world_size,
-    }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree that runs, if it is one."""
-    import subprocess
-
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        answer = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None

@@ -1,6 +1,6 @@
 """How well does Robust-xID stand wrong pairs and false negatives? Runs a study and keeps its numbers.
 
-    python -m eval.robustness eval/robustness/full.yaml
+    python -m eval.robustness eval/robustness/rendered.yaml
 
 trains every run that the study names, on two processes, and writes `eval/results/NAME.json`. A run that is interrupted
 goes on where it stopped. `python -m eval.robustness.page` makes the tables and figures of docs/robust-xid.md from it.
@@ -16,6 +16,7 @@ from typing import Any
 
 from avssl import config
 from avssl.cli.common import Parser, run
+from avssl.environment import environment
 from avssl.errors import UsageError
 from avssl.files import write_atomic
 
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
     started_s = time.monotonic()
     results = run_all(runs, Path(args.work or f"build/robustness/{study.name}"), args.processes)
     tree = {
-        "environment": _environment(),
+        "environment": environment(),
         "wall_s": round(time.monotonic() - started_s, 1),
         "processes": args.processes,
         "skipped": skipped,
@@ -68,12 +69,6 @@ def main(argv: list[str]) -> int:
     for sentence in missed:
         print(f"missed: {sentence}", file=sys.stderr)
     return 1 if missed else 0
-
-
-def _environment() -> dict[str, Any]:
-    from benchmarks.common import environment
-
-    return environment()
 
 
 def _write(path: Path, tree: dict[str, Any]) -> None:
