@@ -21,7 +21,22 @@ class ProtocolEntry(NamedTuple):
     run: str
 
 
-PROTOCOLS: dict[str, ProtocolEntry] = {}
+PROTOCOLS: dict[str, ProtocolEntry] = {
+    "avc_bin": ProtocolEntry("avssl.evaluation.scene_config:SceneTaskConfig", "avssl.evaluation.scene_tasks:run"),
+    "avsa_bin": ProtocolEntry("avssl.evaluation.scene_config:SceneTaskConfig", "avssl.evaluation.scene_tasks:run"),
+    "avss": ProtocolEntry("avssl.evaluation.scene_config:AVSSConfig", "avssl.evaluation.avss:run"),
+    "frozen": ProtocolEntry("avssl.evaluation.frozen_config:FrozenConfig", "avssl.evaluation.frozen:run"),
+    "separation_denoise": ProtocolEntry(
+        "avssl.evaluation.separation_config:DenoiseConfig", "avssl.evaluation.separation_denoise:run"
+    ),
+    "separation_pairs": ProtocolEntry(
+        "avssl.evaluation.separation_config:PairsConfig", "avssl.evaluation.separation_pairs:run"
+    ),
+    "separation_stems": ProtocolEntry(
+        "avssl.evaluation.separation_config:StemsConfig", "avssl.evaluation.separation_stems:run"
+    ),
+    "yaw": ProtocolEntry("avssl.evaluation.scene_config:SceneTaskConfig", "avssl.evaluation.scene_tasks:run"),
+}
 
 
 @dataclass

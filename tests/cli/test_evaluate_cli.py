@@ -3,11 +3,15 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from avssl.cli import evaluate
 from avssl.evaluation.registry import PROTOCOLS, ProtocolEntry
+
+RECIPES = sorted((Path(__file__).parents[2] / "eval").glob("*.yaml"))
 
 PROTOCOL = '''
 from dataclasses import dataclass
@@ -120,3 +124,16 @@ def test_a_model_is_named_by_its_digest(recipe, tmp_path):
     model = json.loads((tmp_path / "out" / "results.json").read_text())["model"]
     assert model["source"] == "tiny" and [len(v) for k, v in model.items() if "sha256" in k] == [64, 64]
     assert call("--config", recipe, "--model", str(tmp_path / "none")) == 1
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "eval").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_recipe_resolves_and_is_named_like_its_file(path, capsys, tmp_path):
+    assert call("--config", path, "--print-config") == 0
+    resolved = capsys.readouterr().out
+    assert yaml.safe_load(resolved)["name"] == path.stem
+    again = tmp_path / "resolved.yaml"
+    again.write_text(resolved)
+    assert call("--config", again, "--print-config") == 0
+    assert capsys.readouterr().out == resolved
