@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 KNN_TEMPERATURE = 0.07
+_ITERATIONS = 10_000
 
 
 def class_scores(
@@ -45,7 +46,7 @@ def _linear(kind: str, train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    model = LogisticRegression(C=c, max_iter=1000) if kind == "logistic" else LinearSVC(C=c, random_state=0)
+    model = LogisticRegression(C=c, max_iter=_ITERATIONS) if kind == "logistic" else LinearSVC(C=c, random_state=0, max_iter=_ITERATIONS)
     if labels.ndim == 2:
         model = OneVsRestClassifier(model)
     fitted = make_pipeline(StandardScaler(), model).fit(train, labels)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Kind = Literal["video", "audio"]
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
-_MODULES = ("r2plus1d", "audio_cnn", "tiny", "torchvision_towers")
+_MODULES = ("r2plus1d", "audio_cnn", "tiny", "torchvision_towers", "efficientnet_lite", "effects_cnn")
 
 
 @dataclass(frozen=True)

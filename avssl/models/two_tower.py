@@ -54,15 +54,21 @@ class TwoTower(nn.Module):
             )
             self.audio_head = _head(config.head, self.audio_tower)
         widths = {tower.feature_dim for tower in (self.video_tower, self.audio_tower) if tower}
-        if config.head is None and len(widths) > 1:
-            raise ConfigError(f"model.head is null, but the towers' features differ in length {sorted(widths)}; set it")
         self.aligner = None
         if config.alignment:
             if len(widths) > 1 or not (self.video_tower and self.audio_tower):
                 raise ConfigError("model.alignment: needs a video and an audio tower with features of one length")
             self.aligner = Aligner(min(widths), config.alignment)
-        self.dim = config.head.dim if config.head else min(widths)
-        """Length of an embedding."""
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding. Raises ConfigError if the modalities have embeddings of their own lengths."""
+        if self.config.head:
+            return self.config.head.dim
+        widths = {tower.feature_dim for tower in (self.video_tower, self.audio_tower) if tower}
+        if len(widths) > 1:
+            raise ConfigError(f"model.head is null, but the towers' features differ in length {sorted(widths)}; set it")
+        return min(widths)
 
     def forward(self, video: Tensor | None = None, audio: Tensor | None = None) -> dict[str, Tensor]:
         """Embeddings [B, dim], not normalised, of what is given.
