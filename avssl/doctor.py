@@ -24,7 +24,6 @@ _OPTIONAL = {
     "decord": "an optional decoder",
     "s3fs": "reads shards from s3://",
     "wandb": "logs training to Weights & Biases",
-    "jinja2": "report of the demo",
 }
 _CHECKED_APART = {"torch", "torchvision", "torchaudio", "av", "decord", "torchcodec"}
 

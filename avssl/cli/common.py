@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from avssl import __version__
-from avssl.errors import AvsslError
+from avssl.errors import AvsslError, UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,6 +58,21 @@ def let_idle_threads_sleep() -> None:
     this alone halved the time of embedding.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def torch_device(device: str) -> Any:
+    """The `torch.device` of an option --device; `auto` is a GPU if there is one. Raises UsageError for others."""
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"--device {device}: no such device; use cpu, cuda or cuda:N") from None
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; avssl-doctor says more")
+    return wanted
 
 
 def print_json(value: Any) -> None:

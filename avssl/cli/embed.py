@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NoReturn
 
-from avssl.cli.common import Parser, let_idle_threads_sleep, print_json, progress, run
+from avssl.cli.common import Parser, let_idle_threads_sleep, print_json, progress, run, torch_device
 from avssl.errors import AvsslError, UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from avssl.models.av_model import AVModel
 
 BUNDLED = "tiny"
+_SPATIAL = ("declared", "ambix", "n3d", "fuma", "youtube")
 
 _DESCRIPTION = """\
 Embed video and sound: one row for every window of every file.
@@ -31,6 +32,7 @@ _EPILOG = """\
 examples:
   avssl-embed holiday.mp4 -o holiday.npz
   avssl-embed clips/ more/*.mkv -o clips.parquet --model runs/mine/model --window 4 --hop 2
+  avssl-embed sphere.mp4 -o sphere.npz --model runs/avsa/model --spatial youtube --viewpoints 8
   avssl-embed shards/ -o shards.npz --model runs/mine/model --pool mean --layers video.pool
   python -c 'import numpy; rows = numpy.load("holiday.npz"); print(rows["start_s"], rows["video"].shape)'
 
@@ -41,6 +43,8 @@ rows (.npz: an array each; .parquet: a column each; times are in seconds from th
   has_video, has_audio  whether the stream covers at least a tenth of the window (digital silence is sound)
   video.LAYER, ...      [N, C] of --layers: the tower's stage averaged over positions and clips, not of unit length
   row, id, label        of packed clips, if any input is a shard set (else row -1 and empty texts)
+  view, azimuth_deg, elevation_deg, fov_deg
+                        with --spatial: number and direction of the viewpoint (0 ahead, 90 to the left)
   meta                  JSON text (.parquet: schema metadata): model, hashes, preprocessing, these settings
 
 windows:
@@ -72,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--hop", type=_seconds, default=1.0, metavar="S", help="from one window's start to the next (default 1)")
     add("--modality", type=_modalities, metavar="LIST", help="video, audio or video,audio (default: the model's)")
     add("--layers", type=_names, default=(), metavar="LIST", help="stages to add, e.g. video.pool,audio.pool")
+    add(
+        "--spatial", choices=_SPATIAL, metavar="FORMAT",
+        help="360° video: a row for each viewpoint; FORMAT is what the sound of files is: declared (the file says it), "
+        "ambix, n3d, fuma, youtube; packed clips say it themselves",
+    )  # fmt: skip
+    add("--viewpoints", type=_count, default=4, metavar="K", help="of --spatial: evenly around the horizon (default 4)")
+    add("--fov", type=_angle, default=90.0, metavar="DEG", help="of --spatial: field of view, both ways (default 90)")
     add("--pool", choices=("none", "mean"), default="none", help="mean: one row a file, the mean of its windows")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
     add("--batch-size", type=_count, default=16, metavar="N", help="clips the model is given at once (default 16)")
@@ -92,6 +103,7 @@ def _main(argv: list[str]) -> int:
 
     let_idle_threads_sleep()
     from avssl.embedding.run import embed_to_file, options_for
+    from avssl.embedding.viewpoints import Viewpoints
 
     started_s = time.monotonic()
     model = _load(arguments.model, arguments.device)
@@ -103,6 +115,7 @@ def _main(argv: list[str]) -> int:
         hop_s=arguments.hop,
         pool=arguments.pool,
         batch_size=arguments.batch_size,
+        spatial=Viewpoints(arguments.spatial, arguments.viewpoints, arguments.fov) if arguments.spatial else None,
     )
     model_name = arguments.model or BUNDLED
     try:
@@ -139,19 +152,9 @@ def _sentence(report: EmbedReport, seconds: float) -> str:
 
 
 def _load(name: str | None, device: str) -> AVModel:
-    import torch
+    from avssl.models.folder import bundled_models, load
 
-    import avssl
-    from avssl.models.folder import bundled_models
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        wanted = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"--device {device}: no such device; use cpu, cuda or cuda:N") from None
-    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here; avssl-doctor says more")
+    wanted = torch_device(device)
     if name is None:
         if BUNDLED not in bundled_models():
             raise UsageError("this installation has no bundled model; name one with --model")
@@ -160,7 +163,7 @@ def _load(name: str | None, device: str) -> AVModel:
             "train your own for real use",
             file=sys.stderr,
         )
-    return avssl.load(name or BUNDLED, device=wanted)
+    return load(name or BUNDLED, device=wanted, kind="two_tower")
 
 
 def _listener(advance: Callable[..., None]) -> Listener:
@@ -184,6 +187,13 @@ def _seconds(text: str) -> float:
         if 0.01 <= float(text) <= 86400:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.01 to 86400")
+
+
+def _angle(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 1 <= float(text) <= 150:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a field of view from 1 to 150 degrees")
 
 
 def _count(text: str) -> int:

@@ -46,7 +46,11 @@ def _linear(kind: str, train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    model = LogisticRegression(C=c, max_iter=_ITERATIONS) if kind == "logistic" else LinearSVC(C=c, random_state=0, max_iter=_ITERATIONS)
+    model = (
+        LogisticRegression(C=c, max_iter=_ITERATIONS)
+        if kind == "logistic"
+        else LinearSVC(C=c, random_state=0, max_iter=_ITERATIONS)
+    )
     if labels.ndim == 2:
         model = OneVsRestClassifier(model)
     fitted = make_pipeline(StandardScaler(), model).fit(train, labels)

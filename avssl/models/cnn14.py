@@ -16,8 +16,11 @@ from torch.nn import functional as F
 from avssl.errors import UsageError
 from avssl.models.front_ends import mel_filters
 from avssl.models.separation_config import TaggerConfig
+from avssl.models.sound_config import TaggerModelConfig
 from avssl.models.spec_augment import spec_augment
 from avssl.models.stft import Stft, power
+
+STRIPE = 64 / 1001  # of the clip: SpecAugment's widest stripe in time, 64 frames of 10 s as published
 
 
 class Tags(NamedTuple):
@@ -97,7 +100,7 @@ class Cnn14(nn.Module):
         """Raises UsageError for less sound than one time step of the last block."""
         steps = self.steps(waveform)
         embedding = self._embed(steps.amax(dim=1) + steps.mean(dim=1))
-        return Tags(self.fc_audioset(embedding), F.dropout(embedding, 0.5, self.training))
+        return Tags(self.fc_audioset(embedding), self._drop(embedding))
 
     def steps(self, waveform: Tensor) -> Tensor:
         """[B, S] -> [B, T // step_frames, embedding_dim], before any decision."""
@@ -109,15 +112,18 @@ class Cnn14(nn.Module):
             )
         x = self.bn0(x.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
         if self.training:
-            x = spec_augment(x)
+            x = spec_augment(x, time_width=max(1, round(STRIPE * x.shape[1])))
         x = x[:, None]
         for block in self.children():
             if isinstance(block, ConvBlock):
-                x = F.dropout(block(x), 0.2, self.training)
+                x = self._drop(block(x), 0.2)
         return x.mean(dim=3).transpose(1, 2)
 
     def _embed(self, x: Tensor) -> Tensor:
-        return F.relu(self.fc1(F.dropout(x, 0.5, self.training)))
+        return F.relu(self.fc1(self._drop(x)))
+
+    def _drop(self, x: Tensor, share: float = 0.5) -> Tensor:
+        return F.dropout(x, share * self.config.dropout, self.training)
 
 
 class Cnn14DecisionLevelMax(Cnn14):
@@ -130,7 +136,7 @@ class Cnn14DecisionLevelMax(Cnn14):
         x = self.steps(waveform).transpose(1, 2)
         x = F.max_pool1d(x, 3, 1, 1) + F.avg_pool1d(x, 3, 1, 1)
         embedding = self._embed(x.transpose(1, 2))
-        steps = self.fc_audioset(F.dropout(embedding, 0.5, self.training))
+        steps = self.fc_audioset(self._drop(embedding))
         frames = 1 + waveform.shape[-1] // self.config.hop
         step = torch.arange(frames, device=steps.device) // self.config.step_frames
         return Tags(steps.amax(dim=1), embedding.amax(dim=1), steps[:, step.clamp(max=steps.shape[1] - 1)])
@@ -138,6 +144,11 @@ class Cnn14DecisionLevelMax(Cnn14):
 
 def create_tagger(config: TaggerConfig) -> Cnn14:
     return (Cnn14 if config.decision == "clip" else Cnn14DecisionLevelMax)(config)
+
+
+def tagger_of(config: TaggerModelConfig) -> Cnn14:
+    """The network of a tagger's model folder."""
+    return create_tagger(config.tagger)
 
 
 def _initialise(module: nn.Module) -> None:

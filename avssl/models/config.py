@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from avssl.config import build, merged, plain
 from avssl.errors import ConfigError
@@ -111,6 +111,8 @@ class ModelConfig:
 
     `head: null` compares the towers' own features, which then must be equally long.
     """
+
+    kind: ClassVar[str] = "two_tower"
 
     video: TowerConfig | None = None
     audio: TowerConfig | None = None

@@ -1,23 +1,26 @@
 """The model folder: `model.safetensors` (weights), `config.json` (what they are), `README.md` (model card).
 
-Nothing in it is pickled, so a folder from a stranger is data, not code. `load` turns one into an `AVModel`.
+Nothing in it is pickled, so a folder from a stranger is data, not code. `load` turns one into an object that does what
+the folder is for: an `AVModel` encodes, a `Tagger` names sounds, a `Separator` separates them.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from avssl import __version__, files
+from avssl.config import nearest
 from avssl.errors import ConfigError, ModelError
-from avssl.models.av_model import AVModel
+from avssl.models import starter
 from avssl.models.config import ModelConfig
-from avssl.models.two_tower import TwoTower
+from avssl.models.sound_config import SeparatorModelConfig, TaggerModelConfig
 from avssl.models.weights import load_into, read_weights
 
 FORMAT = "avssl-model"
@@ -26,23 +29,43 @@ WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 HUB_PREFIX = "hf-hub:"
 BUNDLED = Path(__file__).parent.parent / "assets"
 
+Config = ModelConfig | TaggerModelConfig | SeparatorModelConfig
+
+
+class Kind(NamedTuple):
+    """What a folder may hold, as import paths `module:name`: the class or function that makes the network of a
+    configuration, and the class that uses it. Names, for the users of the networks of sound lie above the networks."""
+
+    config: Any
+    network: str
+    user: str
+
+
+KINDS = {
+    "two_tower": Kind(ModelConfig, "avssl.models.two_tower:TwoTower", "avssl.models.av_model:AVModel"),
+    "tagger": Kind(TaggerModelConfig, "avssl.models.cnn14:tagger_of", "avssl.separation.tagger:Tagger"),
+    "separator": Kind(
+        SeparatorModelConfig, "avssl.models.separator_model:SeparatorModel", "avssl.separation.separator:Separator"
+    ),
+}
+
 
 def save_model(
     path: str | os.PathLike[str],
     model: nn.Module,
-    config: ModelConfig,
+    config: Config,
     *,
     card: str,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write a model folder; each file is replaced atomically.
 
-    model: a TwoTower of `config`, bare (not wrapped for training). card: the README's Markdown. extra: further entries
-    of config.json, such as `variant`, `licence`, `source_sha256`, `trained`.
+    model: the network of `config` (a TwoTower, a Cnn14 or a SeparatorModel), bare (not wrapped for training). card: the
+    README's Markdown. extra: further entries of config.json, such as `variant`, `licence`, `source_sha256`, `trained`.
     """
     from safetensors.torch import save
 
-    reserved = {"format", "version", "model"} & set(extra or {})
+    reserved = {"format", "version", "kind", "model"} & set(extra or {})
     if reserved:
         raise ValueError(f"extra must not hold {sorted(reserved)}")
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
@@ -51,6 +74,7 @@ def save_model(
         "format": FORMAT,
         "version": VERSION,
         "created_with": __version__,
+        "kind": config.kind,
         "model": config.without_files().to_dict(),
         **(extra or {}),
     }
@@ -61,25 +85,57 @@ def save_model(
 
 
 def load(
-    source: str | os.PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype | str | None = None
-) -> AVModel:
-    """A trained model, ready to encode.
+    source: str | os.PathLike[str],
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | str | None = None,
+    *,
+    kind: str | None = None,
+) -> Any:
+    """A trained model, ready for use: an `AVModel`, a `Tagger` or a `Separator`, by what the folder holds.
 
     source: a bundled model's name (`tiny`), `hf-hub:ORG/NAME` (needs the package huggingface_hub), or the path of a
     model folder; a folder with a bundled name is meant by `./tiny`. dtype: compute towers and heads in this type (e.g.
-    `torch.bfloat16` or "bfloat16"); weights, front end and results stay float32.
+    `torch.bfloat16` or "bfloat16"); weights, front end and results stay float32; taggers and separators are always
+    float32. kind: the one of `KINDS` that is wanted; another is refused.
 
     Raises ModelError naming the file and the key if something is missing, damaged or does not fit.
     """
-    folder = _find(source)
+    model, description = load_network(source, kind)
+    user = _named(KINDS[model_kind(description)].user)
+    return user(model, device=device, dtype=dtype or torch.float32, description=description)
+
+
+def load_network(source: str | os.PathLike[str], kind: str | None = None) -> tuple[Any, dict[str, Any]]:
+    """The bare network of a model folder with its weights, as `load` finds and checks it, and its config.json."""
+    folder = find_folder(source)
     description = read_description(folder)
+    found = model_kind(description)
+    if found not in KINDS:
+        raise ModelError(f'{folder / CONFIG}: key "kind" is {found!r}; {nearest(found, KINDS)}')
+    if kind not in (None, found):
+        raise ModelError(f"{folder}: holds a model of the kind {found!r}, but {kind!r} is needed; name another folder")
     try:
-        config = ModelConfig.from_dict(description["model"])
-        model = TwoTower(config.without_files())
+        config = KINDS[found].config.from_dict(description["model"]).without_files()
+        model = create_network(config)
     except ConfigError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     load_into(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    return AVModel(model, device=device, dtype=dtype or torch.float32, description=description)
+    return model, description
+
+
+def model_kind(description: dict[str, Any]) -> str:
+    """What the folder holds, one of `KINDS`; those of the first version say nothing and hold two towers."""
+    return str(description.get("kind", "two_tower"))
+
+
+def create_network(config: Config) -> nn.Module:
+    """The network that this configuration describes, with new weights (or those of the files that it names)."""
+    return _named(KINDS[config.kind].network)(config)
+
+
+def _named(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -105,12 +161,15 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{CONFIG}"))
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
+def find_folder(source: str | os.PathLike[str]) -> Path:
+    """The folder of a model that `load` takes. Raises ModelError if there is none."""
     if isinstance(source, str):
         if source.startswith(HUB_PREFIX):
             return _fetch(source.removeprefix(HUB_PREFIX))
         if source in bundled_models():
             return BUNDLED / source
+        if source == starter.NAME:
+            return starter.made()
     folder = Path(source)
     if not folder.is_dir():
         known = ", ".join(bundled_models()) or "none"

@@ -25,8 +25,11 @@ class TaggerConfig:
     bands: int = 64  # mel
     low_hz: float = 50.0
     high_hz: float = 14000.0
+    dropout: float = 1.0  # in training, as a share of the published 0.2 after blocks and 0.5 around the embedding
 
     def __post_init__(self):
+        if not 0 <= self.dropout <= 1:
+            raise ConfigError(f"tagger.dropout: {self.dropout} is no share of the published dropout; give 0 to 1")
         _positive(self, "tagger", "classes", "rate_hz", "fft", "hop", "bands")
         if not self.channels or min(self.channels) < 1:
             raise ConfigError(f"tagger.channels: {self.channels} are no widths; give one positive number a block")

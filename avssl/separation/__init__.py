@@ -1,2 +1,3 @@
-"""Separating sounds, as plain tensor code: where a class is heard, mixtures with a known answer, overlapping windows,
-what is left, how good it is, and the ontology of sounds. The networks are in `avssl.models` (`resunet30`, `cnn14`)."""
+"""Separating sounds: where a class is heard, mixtures with a known answer, queries, overlapping windows, what is left,
+how good it is, the ontology of sounds; and recordings of any length into folders (`recording`, `jobs`). The networks
+are in `avssl.models` (`resunet30`, `cnn14`); `Separator` and `Tagger` are what `avssl.load` gives for their folders."""

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from avssl.errors import UsageError
 from avssl.separation.ontology import Node, Ontology
-
-THRESHOLD = 0.2
+from avssl.separation.options import THRESHOLD
 
 
 @dataclass(frozen=True)

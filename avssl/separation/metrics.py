@@ -4,6 +4,7 @@ Names differ between papers; here each has one meaning:
 SDR       plain signal-to-noise ratio, as USS reports it (no filter, no scaling is forgiven)
 SI-SDR    scale-invariant (Le Roux et al., arXiv 1811.02508); means are not removed
 SDR-v4    BSS-eval v4 as museval computes it: the median over frames of the plain ratio
+SSNR      segmental ratio of speech enhancement: the mean over short frames of ratios within -10 and 35 dB
 SDRi      a metric of the estimate minus the same metric of the mixture
 """
 
@@ -56,6 +57,23 @@ def sdr_v4(estimate: Tensor, reference: Tensor, window: int, hop: int | None = N
     signal, error = s.square().sum((-1, -3)), (x - s).square().sum((-1, -3))
     silent = (signal == 0) | (x.square().sum((-1, -3)) == 0)
     return (10 * (signal / error).log10()).masked_fill(silent, torch.nan).nanquantile(0.5, dim=-1)
+
+
+def ssnr(estimate: Tensor, reference: Tensor, rate_hz: int) -> Tensor:
+    """Segmental ratio: [..., S], [..., S] -> [...]; frames of 30 ms under a Hann window, a quarter of it apart.
+
+    As pysepm computes it, which also leaves out the last frame. NaN for less sound than two frames.
+    """
+    length = round(0.03 * rate_hz)
+    step = int(0.03 * rate_hz * 0.25)
+    window = torch.hann_window(length + 2, periodic=False, dtype=torch.float64, device=reference.device)[1:-1]
+    tiny = torch.finfo(torch.float64).eps
+    if reference.shape[-1] < length + step:
+        return torch.full(reference.shape[:-1], torch.nan, dtype=torch.float64)
+    s = reference.double().unfold(-1, length, step) * window
+    e = (estimate - reference).double().unfold(-1, length, step) * window
+    ratio = 10 * (s.square().sum(-1) / (e.square().sum(-1) + tiny) + tiny).log10()
+    return ratio.clamp(-10, 35)[..., :-1].mean(-1)
 
 
 def improvement(metric: Metric, estimate: Tensor, reference: Tensor, mixture: Tensor) -> Tensor:

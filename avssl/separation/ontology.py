@@ -13,6 +13,7 @@ from pathlib import Path
 
 from avssl.config import nearest
 from avssl.errors import ConfigError, UsageError
+from avssl.models.sound_config import Classes, ClassRow
 
 AUDIOSET = Path(__file__).parent.parent / "assets" / "audioset" / "ontology.tsv"
 
@@ -144,6 +145,26 @@ def read_ontology(path: str | Path) -> Ontology:
 def flat_ontology(names: Sequence[str]) -> Ontology:
     """Classes without any order among them, as most data sets have: every class is a root."""
     return Ontology(Node(name, name, number, ()) for number, name in enumerate(names))
+
+
+def ontology_of(classes: Classes) -> Ontology:
+    """The ontology that a model folder describes. Raises ConfigError as `Ontology`."""
+    if isinstance(classes, str):
+        return audioset()
+    return Ontology((Node(row.id, row.name, row.index, tuple(row.parents)) for row in classes), "classes")
+
+
+def class_numbers(classes: Classes) -> dict[str, int]:
+    """The number of each class by its name and by its id, as data sets label their clips."""
+    nodes = ontology_of(classes).classes
+    return {name: number for number, node in enumerate(nodes) for name in (node.name, node.id)}
+
+
+def class_rows(ontology: Ontology) -> Classes:
+    """The inverse of `ontology_of`."""
+    if ontology is audioset():
+        return "audioset"
+    return [ClassRow(node.id, node.name, node.class_index, list(node.parents)) for node in ontology.nodes.values()]
 
 
 def _levels(nodes: Mapping[str, Node], where: str) -> dict[str, int]:

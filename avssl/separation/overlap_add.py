@@ -63,7 +63,7 @@ def stream(
     rise = chunking.fade_in()
     tail: Tensor | None = None  # faded out, waiting for the window that overlaps it
     group: list[tuple[Tensor, int | None]] = []
-    for window, end in _windows(blocks, chunking):
+    for window, end in cut_windows(blocks, chunking):
         group.append((window, end))
         if len(group) < batch and end is None:
             continue
@@ -93,7 +93,7 @@ def overlap_add(waveform: Tensor, process: Process, chunking: Chunking | None = 
     return torch.cat(list(stream([waveform], process, chunking, batch=batch)), dim=-1)
 
 
-def _windows(blocks: Iterable[Tensor], chunking: Chunking) -> Iterator[tuple[Tensor, int | None]]:
+def cut_windows(blocks: Iterable[Tensor], chunking: Chunking) -> Iterator[tuple[Tensor, int | None]]:
     """Windows in order; the last comes with the number of its samples that are signal, the others with None."""
     held: Tensor | None = None
     for block in blocks:

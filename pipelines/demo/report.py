@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from avssl.files import write_atomic
+from avssl.pages import render
 from pipelines.demo.clips import MANY_VIDEOS
 from pipelines.demo.examples import retrieval_examples
 from pipelines.demo.measure import NEIGHBOURS, Embedded
@@ -22,19 +23,10 @@ MOST_CLASSES = 24  # in the legend
 
 def write_report(path: Path, results: dict[str, Any], held_out: Embedded, shards: Path) -> None:
     """Write the page. `results` is what results.json holds; `held_out` the embeddings of the clips in `shards`."""
-    import jinja2
-
-    templates = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters["percent"] = lambda share: f"{100 * share:.0f} %"
-    templates.filters["number"] = lambda value: f"{value:g}"
-    page = templates.get_template("template.html.j2").render(
-        results,
+    page = render(
+        Path(__file__).parent / "template.html.j2",
+        filters={"percent": lambda share: f"{100 * share:.0f} %", "number": lambda value: f"{value:g}"},
+        **results,
         neighbours=NEIGHBOURS,
         few_videos=results["measures"]["train"]["videos"] < MANY_VIDEOS,
         curve_plot=curve_plot(results["curve"], results["batch_size"]),

@@ -1,0 +1,114 @@
+"""The page of a separation in headless Chromium: it shows, it plays, it nests, it fits, it loads nothing."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_separators import CLASSES, tiny_separator
+
+from avssl.models.sound_config import ClassRow
+from avssl.separation.recording import Wanted, separate_file
+from avssl.separation.separator import Separator
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or chromedriver is not installed"),
+]
+NASTY = "<script>document.title='hacked'</script><img src=x onerror=document.title='hacked'>\"'&amp;{{ 7*7 }}"
+SECONDS, RATE_HZ = 2.0, 16000
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Music over dog, one class of a nasty name; half of the recording is a rising tone."""
+    folder = tmp_path_factory.mktemp("report")
+    time_s = np.arange(round(SECONDS * RATE_HZ)) / RATE_HZ
+    sound = 0.4 * np.sin(2 * np.pi * (200 + 600 * time_s) * time_s) * (time_s < SECONDS / 2)
+    path = folder / f"{NASTY.replace('/', '∕')}.wav"
+    soundfile.write(path, sound, RATE_HZ)
+    classes = [*CLASSES[:-1], ClassRow("/t/dog", NASTY, 2, ["/t/sound"])]
+    separator = Separator(tiny_separator(classes=classes))
+    separate_file(separator, path, folder / "out", Wanted(levels=(1, 2, 3)))
+    return folder / "out" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser(report, tmp_path_factory):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+        *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--mute-audio"),
+        *("--autoplay-policy=no-user-gesture-required", "--window-size=1100,900"),
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.get(report.as_uri())
+    yield driver
+    driver.quit()
+
+
+def test_nothing_is_wrong_or_fetched(browser):
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []
+
+
+def test_names_are_text(browser):
+    assert "hacked" in browser.title and browser.title.startswith("Sounds in <script>")
+    assert browser.execute_script("return document.scripts.length") == 0
+    assert browser.execute_script("return document.querySelectorAll('img[onerror], img[src=x]').length") == 0
+    assert "{{ 7*7 }}" in browser.execute_script("return document.body.textContent")
+
+
+def test_sources_hang_in_the_tree(browser):
+    """All sounds over Music (over Guitar and Flute) and the dog; whole names, each with a link to its file."""
+    nested = browser.execute_script(
+        "const read = ul => [...ul.children].map(li => [li.querySelector('h2').textContent,"
+        "li.querySelector(':scope > ul') ? read(li.querySelector(':scope > ul')) : []]);"
+        "return read(document.querySelector('#sources > ul'))"
+    )
+    music = ["Music", [["Guitar", []], ["Flute, whistle", []]]]
+    assert len(nested) == 1 and nested[0][0] == "All sounds"
+    assert sorted(nested[0][1]) == sorted([music, [NASTY, []]])
+    links = browser.execute_script("return [...document.querySelectorAll('a')].map(a => a.getAttribute('href'))")
+    assert "level3-guitar.flac" in links and "residual.flac" in links and len(links) == 6
+
+
+def test_spectrograms_show_the_sound(browser):
+    sizes = browser.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight])"
+    )
+    assert len(sizes) == 7 and all(done and width > 20 and height == 96 for done, width, height in sizes)
+    brightness = browser.execute_script(
+        "const i = document.querySelector('#mixture img'), c = document.createElement('canvas');"
+        "c.width = i.naturalWidth; c.height = i.naturalHeight; const g = c.getContext('2d'); g.drawImage(i, 0, 0);"
+        "const d = g.getImageData(0, 0, c.width, c.height).data, sums = new Array(c.width).fill(0);"
+        "for (let n = 0; n < d.length; n += 4) sums[n / 4 % c.width] += d[n]; return sums"
+    )
+    half = len(brightness) // 2
+    assert sum(brightness[: half - 2]) > 10 * sum(brightness[half + 2 :])  # the second half is silent
+
+
+def test_sound_plays(browser):
+    browser.execute_script("window.player = document.querySelector('#mixture audio'); player.play()")
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not browser.execute_script("return player.currentTime > 0.2 || player.error"):
+        time.sleep(0.05)
+    assert browser.execute_script("return player.error") is None
+    assert browser.execute_script("return player.duration") == pytest.approx(SECONDS, abs=0.15)
+
+
+@pytest.mark.parametrize("width", [1100, 400])
+def test_the_page_fits_the_window(browser, width):
+    browser.set_window_size(width, 900)
+    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(overflow) <= 0
