@@ -54,8 +54,8 @@ _OPTION_HELP = {
     "crf": "quality of the picture: 0 to 51, smaller is better and larger",
     "audio_rate_hz": "sampling rate of the sound",
     "audio_channels": "channels of the sound",
-    "ambisonics": "360°: what the sound is; it is stored as first-order ambiX, 4 channels",
-    "projection": "360°: what the picture is",
+    "ambisonics": "360°: what the sound is (declared: as the file says itself); stored as first-order ambiX",
+    "projection": "360°: what the picture is (declared: as the file says itself)",
     "shard_mb": "close a shard when it has this many megabytes",
     "shard_clips": "close a shard when it has this many clips",
     "name": "beginning of the shards' names",
@@ -63,8 +63,8 @@ _OPTION_HELP = {
 _CHOICES = {
     "require": ["any", "both", "video", "audio"],
     "audio_channels": ["mono", "stereo", "all"],
-    "ambisonics": ["none", "ambix", "n3d", "fuma", "youtube"],
-    "projection": ["none", "equirectangular"],
+    "ambisonics": ["none", "ambix", "n3d", "fuma", "youtube", "declared"],
+    "projection": ["none", "equirectangular", "declared"],
 }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def embed_to_file(
         return _already_complete(path, settings, units, report)
     parts.open(settings)
 
-    schema = table_schema(columns, shards=shards)
+    schema = table_schema(columns, shards=shards, spatial=options.spatial is not None)
     files = []
     for unit in units:
         part = parts.finished(unit)
@@ -193,6 +193,7 @@ def _settings(model: AVModel, options: StreamOptions, shards: bool) -> dict[str,
         "layers": ",".join(options.layers),
         "pool": options.pool,
         "shards": shards,
+        "spatial": asdict(options.spatial) if options.spatial else None,
     }
 
 

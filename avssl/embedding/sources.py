@@ -24,7 +24,8 @@ class Item:
     """One recording to embed: a file, or a clip of a shard set.
 
     `video` and `audio` say where each is read from (the same file, or a member of the shard each; None = absent).
-    `start_s` is added to the times of the rows: a clip's own start in its source.
+    `start_s` is added to the times of the rows: a clip's own start in its source. `projection` and `ambisonics` are
+    what a shard set says of 360° video (`none`: it is none); None: nothing is known but what the user says.
     """
 
     path: str
@@ -34,6 +35,8 @@ class Item:
     row: int = -1
     id: str = ""
     label: str = ""
+    projection: str | None = None
+    ambisonics: str | None = None
 
 
 class Unit(Protocol):
@@ -108,6 +111,8 @@ class ShardUnit:
                     row=row,
                     id=record["id"],
                     label=record["label"] or "",
+                    projection=(record["video"] or {}).get("projection", "none"),
+                    ambisonics=(record["audio"] or {}).get("ambisonics", "none"),
                 )
             except ShardError as error:
                 yield MediaError(f"{record['source']} (row {row} of {printable(self.folder)})", "corrupt", str(error))

@@ -15,24 +15,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avssl.ahead import ahead
+from avssl.embedding import viewpoints
 from avssl.embedding.sources import Item
+from avssl.embedding.track import EMBEDDING, Track, Vectors, named
+from avssl.embedding.viewpoints import Viewpoints
 from avssl.embedding.windows import ClipGrid, Window, clips_in_order, plan_windows
 from avssl.errors import MediaError, ModelError
 from avssl.media.types import Channels
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from avssl.media import AudioInfo, Media, VideoInfo
     from avssl.models.av_model import AVModel
     from avssl.models.config import VideoInput
 
-EMBEDDING = "embedding"  # the model's own name of what becomes the column `video` or `audio`
 _NO_DURATION = ("mp3", "aac")  # containers whose length is guessed from the bit rate at the start
 _COUNTS: dict[int, Channels] = {1: "mono", 2: "stereo"}
 _CHUNK_BYTES = 32 << 20  # of decoded pictures
 
-Vectors = dict[str, np.ndarray]  # column name -> [D] float32
 Row = dict[str, Any]
 Moment = tuple[Window, list[Vectors | None]]  # a window and what each track gives in it
 
@@ -47,21 +46,11 @@ class StreamOptions:
     layers: tuple[str, ...] = ()
     pool: str = "none"
     batch_size: int = 16
+    spatial: Viewpoints | None = None  # of 360° video: a row for each viewpoint
 
     def layers_of(self, kind: str) -> list[str]:
         """The tower's own names of the layers of `kind`."""
         return [name.partition(".")[2] for name in self.layers if name.startswith(f"{kind}.")]
-
-
-@dataclass(frozen=True)
-class Track:
-    """One modality of one recording: where its clips lie, how to read them and how to encode a batch of them."""
-
-    kind: str
-    path: str
-    grid: ClipGrid
-    chunks: Callable[[], Iterator[np.ndarray]]  # steps along the first axis, from the stream's start, without gaps
-    encode: Callable[[np.ndarray], Vectors]  # clips [B, length, ...] -> column -> [B, D]
 
 
 def output_columns(model: AVModel, options: StreamOptions) -> dict[str, int]:
@@ -79,7 +68,7 @@ def output_columns(model: AVModel, options: StreamOptions) -> dict[str, int]:
         else:
             sound = np.zeros((model.audio_input.channels, model.audio_input.samples), np.float32)
             found = model.encode_audio(sound, model.audio_input.rate_hz, layers=layers)
-        vectors = _named(kind, found)
+        vectors = named(kind, found)
         if not _finite(vectors):
             raise ModelError(f"the model's {kind} tower gives values that are not finite; its weights are damaged")
         columns |= {name: len(vector) for name, vector in vectors.items()}
@@ -90,7 +79,8 @@ def embed_item(model: AVModel, item: Item, options: StreamOptions) -> Iterator[R
     """Rows of one recording, in order of time.
 
     A row holds `path`, `start_s`, `end_s`, `row`, `id`, `label` and, for each modality, `has_KIND`, `KIND` [D] of unit
-    length and a column for each layer. Of an absent modality the vectors are missing in the row.
+    length and a column for each layer. Of an absent modality the vectors are missing in the row. With `options.spatial`
+    there is a row for each viewpoint, which also holds `view`, `azimuth_deg`, `elevation_deg` and `fov_deg`.
     Windows in which no modality is present give no row.
     Raises `MediaError` if the recording cannot be read or has none of the modalities.
     """
@@ -123,9 +113,20 @@ def embed_item(model: AVModel, item: Item, options: StreamOptions) -> Iterator[R
             for track, vectors in zip(tracks, found, strict=True):
                 row[f"has_{track.kind}"] = vectors is not None
                 row |= vectors or {}
-            yield row
+            yield from [row] if options.spatial is None else _by_view(row, options.spatial)
         if not rows:
             raise MediaError(item.path, "empty", "nothing in it can be decoded")
+
+
+def _by_view(row: Row, points: Viewpoints) -> Iterator[Row]:
+    """A row for each viewpoint of one whose vectors are [K, D]."""
+    for view, azimuth_deg in enumerate(points.azimuths_deg):
+        yield {name: value[view] if isinstance(value, np.ndarray) else value for name, value in row.items()} | {
+            "view": view,
+            "azimuth_deg": azimuth_deg,
+            "elevation_deg": 0.0,
+            "fov_deg": points.fov_deg,
+        }
 
 
 def _open_tracks(model: AVModel, item: Item, options: StreamOptions, opened: ExitStack) -> list[Track]:
@@ -137,11 +138,19 @@ def _open_tracks(model: AVModel, item: Item, options: StreamOptions, opened: Exi
         if source is None:
             continue
         media = opened.enter_context(open_media(source, name=item.path))
-        layers = options.layers_of(kind)
+        layers, points = options.layers_of(kind), options.spatial
         if kind == "video" and media.info.video:
-            tracks.append(_video_track(model, media, media.info.video, item.path, layers))
+            track = _video_track(model, media, media.info.video, item.path, layers)
+            if points is not None:
+                track = viewpoints.video_track(model, media, media.info.video, item, track, layers, points)
+            tracks.append(track)
         if kind == "audio" and media.info.audio:
-            tracks.append(_audio_track(model, media, media.info.audio, item.path, layers))
+            if points is None:
+                _check_channels(model, media.info.audio, item.path)
+            track = _audio_track(model, media, media.info.audio, item.path, layers)
+            if points is not None:
+                track = viewpoints.audio_track(model, media, media.info.audio, item, track, layers, points)
+            tracks.append(track)
     if not tracks:
         wanted = " and no ".join({"video": "picture", "audio": "sound"}[kind] for kind in options.modalities)
         raise MediaError(item.path, f"no-{options.modalities[0]}", f"has no {wanted} to embed")
@@ -159,7 +168,7 @@ def _video_track(model: AVModel, media: Media, info: VideoInfo, path: str, layer
             yield crop_long_side(frames.data, expects)
 
     def encode(clips: np.ndarray) -> Vectors:
-        return _named("video", model.encode_video(clips, layers=[EMBEDDING, *layers]))
+        return named("video", model.encode_video(clips, layers=[EMBEDDING, *layers]))
 
     end_s = info.start_s + (info.duration_s or _count(chunks()) / expects.fps)
     return Track("video", path, ClipGrid(expects.fps, expects.frames, info.start_s, end_s), chunks, encode)
@@ -168,13 +177,6 @@ def _video_track(model: AVModel, media: Media, info: VideoInfo, path: str, layer
 def _audio_track(model: AVModel, media: Media, info: AudioInfo, path: str, layers: list[str]) -> Track:
     expects = model.audio_input
     channels: Channels = _COUNTS.get(expects.channels, "all")
-    if channels == "all" and info.channels != expects.channels:  # their levels carry direction: none can be made up
-        detail = (
-            f"its sound is {_COUNTS.get(info.channels, f'of {info.channels} channels')}, the model hears "
-            f"{expects.channels}, each for itself (4: ambisonics); give it such files, or embed the picture alone "
-            "with --modality video"
-        )
-        raise MediaError(path, "channels", detail)
 
     def chunks() -> Iterator[np.ndarray]:
         for audio in media.iter_audio(info.start_s, rate_hz=expects.rate_hz, channels=channels):
@@ -182,11 +184,23 @@ def _audio_track(model: AVModel, media: Media, info: AudioInfo, path: str, layer
 
     def encode(clips: np.ndarray) -> Vectors:
         waveforms = np.ascontiguousarray(clips.swapaxes(1, 2))
-        return _named("audio", model.encode_audio(waveforms, expects.rate_hz, layers=[EMBEDDING, *layers]))
+        return named("audio", model.encode_audio(waveforms, expects.rate_hz, layers=[EMBEDDING, *layers]))
 
     known = info.duration_s and media.info.container not in _NO_DURATION
     end_s = info.start_s + (info.duration_s if known else _count(chunks()) / expects.rate_hz)
     return Track("audio", path, ClipGrid(expects.rate_hz, expects.samples, info.start_s, end_s), chunks, encode)
+
+
+def _check_channels(model: AVModel, info: AudioInfo, path: str) -> None:
+    """MediaError `channels` unless the model's channels can be had: levels carry direction, none can be made up."""
+    expected = model.audio_input.channels
+    if expected not in _COUNTS and info.channels != expected:
+        detail = (
+            f"its sound is {_COUNTS.get(info.channels, f'of {info.channels} channels')}, the model hears "
+            f"{expected}, each for itself (4: ambisonics); give it such files, add --spatial for 360° video, or embed "
+            "the picture alone with --modality video"
+        )
+        raise MediaError(path, "channels", detail)
 
 
 def _count(chunks: Iterator[np.ndarray]) -> int:
@@ -199,12 +213,6 @@ def crop_long_side(frames: np.ndarray, expects: VideoInput) -> np.ndarray:
     margin = (expects.resize_px - expects.size_px) // 2
     top, left = ((length - expects.size_px) // 2 - margin for length in frames.shape[1:3])
     return frames[:, top : top + expects.resize_px, left : left + expects.resize_px]
-
-
-def _named(kind: str, found: dict[str, Tensor]) -> Vectors:
-    """What the model gives as columns `KIND` and `KIND.LAYER`."""
-    arrays = {name: value.cpu().numpy() for name, value in found.items()}
-    return {kind: arrays.pop(EMBEDDING)} | {f"{kind}.{name}": value for name, value in arrays.items()}
 
 
 def _finite(vectors: Vectors) -> bool:
@@ -234,10 +242,14 @@ def _mean(vectors: Sequence[Vectors]) -> Vectors:
 
 def _finish(vectors: Mapping[str, Any]) -> Vectors:
     """float32; embeddings (`video`, `audio`) get unit length again, layers (`video.NAME`) are left as they are."""
-    return {
-        name: (value if "." in name else value / max(np.linalg.norm(value), 1e-12)).astype(np.float32)
-        for name, value in vectors.items()
-    }
+    return {name: (value if "." in name else _unit(value)).astype(np.float32) for name, value in vectors.items()}
+
+
+def _unit(value: np.ndarray) -> np.ndarray:
+    """[D], or each of [K, D], of unit length."""
+    if value.ndim > 1:
+        return np.stack([_unit(one) for one in value])
+    return value / max(np.linalg.norm(value), 1e-12)
 
 
 def _gather(

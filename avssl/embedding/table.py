@@ -34,16 +34,19 @@ def check_output(output: str | os.PathLike[str]) -> Path:
     return path
 
 
-def table_schema(vectors: Mapping[str, int], *, shards: bool) -> pa.Schema:
+def table_schema(vectors: Mapping[str, int], *, shards: bool, spatial: bool = False) -> pa.Schema:
     """The columns of a table. `vectors` maps the vector columns to their length, `has_KIND` follows each `KIND`.
 
-    Tables of shard sets also have `row`, `id` and `label`.
+    Tables of shard sets also have `row`, `id` and `label`, those of viewpoints `view` and its direction.
     """
     import pyarrow as pa
 
     fields = [("path", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64())]
     if shards:
         fields += [("row", pa.int64()), ("id", pa.string()), ("label", pa.string())]
+    if spatial:
+        fields += [("view", pa.int64())]
+        fields += [(name, pa.float64()) for name in ("azimuth_deg", "elevation_deg", "fov_deg")]
     for name, length in vectors.items():
         fields.append((name, pa.list_(pa.float32(), length)))
         if "." not in name:

@@ -33,8 +33,8 @@ CHANCE = {
 
 
 class Pairs(NamedTuple):
-    """Pictures and sounds of views [M, K, D], what is right about each pair [M] (1: they belong together; `yaw`: degrees)
-    and which draw it is of [M]."""
+    """Pictures and sounds of views [M, K, D], what is right about each pair [M] (1: they belong together; `yaw`:
+    degrees) and which draw it is of [M]."""
 
     video: Tensor
     audio: Tensor

@@ -89,3 +89,55 @@ class SceneTaskConfig:
     def __post_init__(self) -> None:
         if self.page_clips < 0:
             raise ConfigError(f"page_clips is {self.page_clips}, but must be 0 or more")
+
+
+@dataclass
+class SegmentationTraining:
+    """How a segmentation head is trained: Adam at a rate that drops at the end of some passes (methods C.10)."""
+
+    passes: int = 10
+    """Over the training draws."""
+    batch_size: int = 20
+    """Draws a step, each with all its views."""
+    lr: float = 1e-4
+    weight_decay: float = 5e-4
+    drop_at: list[int] = field(default_factory=lambda: [5, 8])
+    """Passes after which the rate is multiplied by `drop`."""
+    drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.passes < 1 or self.batch_size < 1 or self.lr <= 0 or self.weight_decay < 0:
+            raise ConfigError(
+                "fit.passes and fit.batch_size must be at least 1, fit.lr positive, fit.weight_decay not negative"
+            )
+
+
+@dataclass
+class AVSSConfig:
+    """Audio-visual semantic segmentation: a feature pyramid on the frozen model tells the class of each pixel."""
+
+    name: Literal["avss"]
+    scenes: SceneData
+    maps: str
+    """Folder of target maps: SOURCE_WITHOUT_ENDING/NNNNNN.png, one equirectangular picture of class numbers for each
+    1 / `map_fps` of a second from the source's beginning; 255: no class."""
+    classes: list[str]
+    """What the numbers 0, 1, … mean."""
+    setting: Literal["video", "video+audio", "video+audio+context"] = "video"
+    """What the coarsest maps get: nothing more, the view's sound, or also what each modality predicts of the other."""
+    map_fps: float = 4.0
+    test_fov_deg: float = 90.0
+    """Field of view of test views, both ways; that of training views is `scenes.views`."""
+    lateral: int = 256
+    """Channels of the pyramid (the supplement says 128)."""
+    width: int = 128
+    """Channels of its levels before they are summed; a multiple of 32."""
+    fit: SegmentationTraining = field(default_factory=SegmentationTraining)
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.classes) <= 255:
+            raise ConfigError(f"classes has {len(self.classes)} names, but must have 2 to 255")
+        if self.width % 32 or self.width < 32 or self.lateral < 1:
+            raise ConfigError(f"width is {self.width}, but must be a multiple of 32, and lateral at least 1")
+        if self.map_fps <= 0 or not 0 < self.test_fov_deg < 180:
+            raise ConfigError("map_fps must be positive and test_fov_deg between 0 and 180")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Generator
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ def by_angle(task: Task, solved: Solved, turn_deg: torch.Tensor) -> list[dict[st
     else:
         score = (solved.guesses[turned] == 0).float()
     rows = []
-    for low, high in zip(_ANGLES_DEG, _ANGLES_DEG[1:], strict=False):
+    for low, high in pairwise(_ANGLES_DEG):
         chosen = (size_deg >= low) & (size_deg < high + (high == _ANGLES_DEG[-1]))
         mean = score[chosen].mean().item() if chosen.any() else None
         row = {"from_deg": low, "to_deg": high, "draws": int(chosen.sum())}
@@ -90,13 +90,8 @@ def _read(
     config: EvalConfig, model: TwoTower, part: str, advance: Callable[..., object]
 ) -> tuple[Scenes, list[dict[str, str]]]:
     scenes, skipped = read_scenes(model, _data(config, model, part), config.device, advance)
-    return (with_transformer_once(model, scenes) if config.protocol.transformer else scenes), skipped
-
-
-@torch.no_grad()
-def with_transformer_once(model: TwoTower, scenes: Scenes) -> Scenes:
-    """`with_transformer` of a model in evaluation mode."""
-    return with_transformer(model, scenes)
+    with torch.no_grad():
+        return (with_transformer(model, scenes) if config.protocol.transformer else scenes), skipped
 
 
 def _tuned(
@@ -108,7 +103,7 @@ def _tuned(
     reader = SceneReader(_data(config, model, "train", batch_size=fit.batch_size), endless=True)
     steps = max(1, reader.draws // fit.batch_size)
 
-    def batches() -> Iterator[Scenes]:
+    def batches() -> Generator[Scenes, None, None]:
         for scenes in islice(reader.read(model, config.device), steps * fit.passes):
             yield with_transformer(model, scenes) if task.transformer else scenes
             advance(scenes.draws)

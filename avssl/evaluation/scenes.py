@@ -18,9 +18,7 @@ from avssl.errors import ConfigError, ModelError
 from avssl.models.config import ModelConfig
 from avssl.models.two_tower import TwoTower
 from avssl.spatial.config import Switches, TurnConfig, ViewConfig
-from avssl.spatial.hear import Hearing
-
-_HEARING: dict[int, Hearing] = {4: "ambisonics", 2: "stereo", 1: "mono"}  # by the channels a model takes
+from avssl.spatial.hear import BY_CHANNELS
 
 
 class Scenes(NamedTuple):
@@ -71,9 +69,9 @@ def scene_data(
     video, audio = config.video_input, config.audio_input
     if config.video is None or config.audio is None or video is None or audio is None:
         raise ModelError("this protocol compares picture and sound; use a model with a video and an audio tower")
-    if audio.channels not in _HEARING:
+    if audio.channels not in BY_CHANNELS:
         raise ModelError(
-            f"this model takes {audio.channels} sound channels; a view is heard in 4 (ambisonics), 2 (stereo) or 1 (mono)"
+            f"this model takes {audio.channels} sound channels; a view is heard in 4 (ambisonics), 2 (stereo), 1 (mono)"
         )
     switches = switches_of(config)
     if views.switches not in (Switches(), switches):
@@ -83,7 +81,7 @@ def scene_data(
         video=VideoSpec(frames=video.frames, fps=video.fps),
         audio=AudioSpec(rate_hz=audio.rate_hz, duration_s=audio.duration_s, channels=audio.channels),
         views=dataclasses.replace(views, switches=switches, flip=0.0),
-        hearing=_HEARING[audio.channels],
+        hearing=BY_CHANNELS[audio.channels],
         turn=TurnConfig(share=1.0, about="yaw"),
         offset_s=0.0,
         augment=None,

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from avssl.media.media import open_media as open_media
     from avssl.media.media import probe as probe
     from avssl.media.packed import packed_frames as packed_frames
+    from avssl.media.sound_file import SoundWriter as SoundWriter
     from avssl.media.types import Audio as Audio
     from avssl.media.types import AudioInfo as AudioInfo
     from avssl.media.types import Frames as Frames
     from avssl.media.types import MediaInfo as MediaInfo
     from avssl.media.types import Source as Source
+    from avssl.media.types import SpatialInfo as SpatialInfo
     from avssl.media.types import VideoInfo as VideoInfo
 
 _HOME = {
@@ -38,7 +40,8 @@ _HOME = {
     "limits": ("Limits",),
     "media": ("Media", "open_media", "probe"),
     "packed": ("packed_frames",),
-    "types": ("Audio", "AudioInfo", "Frames", "MediaInfo", "Source", "VideoInfo"),
+    "sound_file": ("SoundWriter",),
+    "types": ("Audio", "AudioInfo", "Frames", "MediaInfo", "Source", "SpatialInfo", "VideoInfo"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

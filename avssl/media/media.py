@@ -12,12 +12,12 @@ from typing import Any, Self
 import numpy as np
 
 from avssl.errors import MediaError, UsageError
-from avssl.media import backends, guard, streams
+from avssl.media import backends, guard, spherical, streams
 from avssl.media.audio import AudioReader
 from avssl.media.cursor import Cursor, stamp_of
 from avssl.media.limits import DEFAULT_LIMITS, Deadline, Limits
 from avssl.media.picture import Painter, target_size, turn_of
-from avssl.media.types import Audio, AudioInfo, Channels, Frames, MediaInfo, Pixels, Source, VideoInfo
+from avssl.media.types import Audio, AudioInfo, Channels, Frames, MediaInfo, Pixels, Source, SpatialInfo, VideoInfo
 from avssl.media.video import HOLD_S, VideoReader
 
 _IN_ORDER = (
@@ -44,6 +44,9 @@ class Media:
             self._file, self._name, self._size = guard.open_file(source, name, limits)
             self._opened.append(self._file)
             self._format = guard.sniff(self._file, self._name)
+            if self._format == "mov":
+                spherical.refuse_channel_maps(self._file, self._name)
+                self._file.seek(0)
             self._container: Any = guard.open_container(self._file, self._format, self._name, self._size, limits)
             self._opened.append(self._container)
             self._video_stream, self._audio_stream = streams.choose(self._container, self._name, limits)
@@ -98,6 +101,20 @@ class Media:
             container=self._format, duration_s=max(ends), size_bytes=self._size, video=video, audio=audio,
             video_streams=len(videos), audio_streams=len(self._container.streams.audio),
         )  # fmt: skip
+
+    @functools.cached_property
+    def spatial(self) -> SpatialInfo:
+        """What the file says about itself as 360° video (see `avssl.media.spherical`). Decodes the first picture."""
+        found = SpatialInfo()
+        video, audio = self._video_stream, self._audio_stream
+        if self._format == "mov":
+            file, _, _ = guard.open_file(self._source, self._name, self._limits)
+            with file:
+                found = spherical.of_boxes(file, *(None if each is None else each.index for each in (video, audio)))
+        if video is None or found.projection is not None:
+            return found
+        projection, stereo = spherical.of_frame(next(self._video.frames([0.0]))[0])
+        return SpatialInfo(projection, found.stereo or stereo, found.ambisonics)
 
     def _video_info(self) -> VideoInfo | None:
         stream = self._video_stream

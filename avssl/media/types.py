@@ -51,6 +51,34 @@ class AudioInfo:
 
 
 @dataclass(frozen=True)
+class Ambisonics:
+    """What a file's own box says its sound channels are (`SA3D`)."""
+
+    order: int
+    ordering: str
+    """`acn`, or which other number."""
+    normalisation: str
+    """`sn3d`, or which other number."""
+    channel_map: tuple[int, ...]
+    """Of each channel of the track: which component it is."""
+    periphonic: bool
+    """Whether it has all components of its order (height too)."""
+    head_locked_stereo: bool
+    """Whether two more channels follow that do not turn with the scene."""
+
+
+@dataclass(frozen=True)
+class SpatialInfo:
+    """What a file says about itself as 360° video; None where it says nothing."""
+
+    projection: str | None = None
+    """`equirectangular`, `cubemap`, `mesh` or another word."""
+    stereo: str | None = None
+    """`mono`; `top-bottom` and `left-right` hold two pictures."""
+    ambisonics: Ambisonics | None = None
+
+
+@dataclass(frozen=True)
 class MediaInfo:
     """What a file holds. `duration_s` is the end of the longer of the chosen streams, in media time."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from avssl.errors import UsageError
-from avssl.shards.spatial import AMBISONICS, PROJECTIONS
+from avssl.shards.spatial import AMBISONICS, DECLARED, PROJECTIONS
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class BuildOptions:
     crf: int = 20  # x264 quality, 0 to 51, smaller is better and larger
     audio_rate_hz: int = 24000
     audio_channels: Literal["mono", "stereo", "all"] = "mono"
-    ambisonics: Literal["none", "ambix", "n3d", "fuma", "youtube"] = "none"  # what sound is, for rows that do not say
-    projection: Literal["none", "equirectangular"] = "none"  # likewise, of the picture
+    ambisonics: Literal["none", "ambix", "n3d", "fuma", "youtube", "declared"] = "none"  # what sound is, for rows that
+    # do not say; declared: what the file says about itself
+    projection: Literal["none", "equirectangular", "declared"] = "none"  # likewise, of the picture
     shard_mb: float = 256.0  # a shard is closed when it has reached this size …
     shard_clips: int | None = None  # … or this number of clips
     name: str = "shard"
@@ -55,8 +56,8 @@ class BuildOptions:
         for field, values in (
             ("require", ("any", "both", "video", "audio")),
             ("audio_channels", ("mono", "stereo", "all")),
-            ("ambisonics", ("none", *AMBISONICS)),
-            ("projection", ("none", *PROJECTIONS)),
+            ("ambisonics", ("none", *AMBISONICS, DECLARED)),
+            ("projection", ("none", *PROJECTIONS, DECLARED)),
         ):
             if getattr(self, field) not in values:
                 raise UsageError(f"{field} is {getattr(self, field)!r}; choose one of {', '.join(values)}")

@@ -17,7 +17,7 @@ from typing import Any
 from avssl.errors import UsageError
 from avssl.files import json_line
 from avssl.shards.format import milliseconds
-from avssl.shards.spatial import AMBISONICS, PROJECTIONS
+from avssl.shards.spatial import AMBISONICS, DECLARED, PROJECTIONS
 
 _VIDEO = {"mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv", "3gp", "ogv"}
 _AUDIO = {"wav", "flac", "mp3", "m4a", "aac", "ogg", "oga", "opus"}
@@ -32,7 +32,7 @@ _COLUMNS = {
     "ambisonics": "ambisonics",
     "projection": "projection",
 }
-_SPATIAL = {"ambisonics": ("none", *AMBISONICS), "projection": ("none", *PROJECTIONS)}
+_SPATIAL = {"ambisonics": ("none", *AMBISONICS, DECLARED), "projection": ("none", *PROJECTIONS, DECLARED)}
 
 
 @dataclass(frozen=True)

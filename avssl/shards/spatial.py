@@ -5,14 +5,18 @@ The same formats as `avssl.spatial.formats` has for tensors, of which the first 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avssl.errors import MediaError
 
+if TYPE_CHECKING:
+    from avssl.media import AudioInfo, SpatialInfo
+
 AMBISONICS = ("ambix", "n3d", "fuma", "youtube")
 PROJECTIONS = ("equirectangular",)
+DECLARED = "declared"  # in the place of either: what the file's own boxes say, and nothing where they say nothing
 
 _PLACES = {"ambix": (0, 1, 2, 3), "n3d": (0, 1, 2, 3), "fuma": (0, 2, 3, 1), "youtube": (2, 1, 4, 0)}  # of W, Y, Z, X
 _GAINS = {"n3d": (1.0, *(3**-0.5,) * 3), "fuma": (2**0.5, 1.0, 1.0, 1.0)}
@@ -53,3 +57,51 @@ def check_projection(video: Any, name: str) -> None:
             f"is {video.width_px}x{video.height_px}; one sphere is about twice as wide as high (stereoscopic pictures "
             "hold two)",
         )  # fmt: skip
+
+
+def projection_of(said: str, spatial: SpatialInfo, name: str) -> str:
+    """What the picture is (`none`, `equirectangular`): as was said, unless the file's own boxes contradict.
+
+    Raises MediaError: `undeclared` if the file was to tell and does not, `not-equirectangular`, `stereoscopic`.
+    """
+    if said == "none":
+        return said
+    found = spatial.projection
+    if said == DECLARED and found is None:
+        raise MediaError(name, "undeclared", "does not say that its picture is a sphere; say so, if it is one")
+    if found not in (None, "equirectangular"):
+        raise MediaError(name, "not-equirectangular", f"says that its picture is {found}")
+    if spatial.stereo not in (None, "mono"):
+        raise MediaError(name, "stereoscopic", f"says that it has two pictures ({spatial.stereo}); give one eye's")
+    return "equirectangular"
+
+
+def ambisonics_of(said: str, spatial: SpatialInfo, sound: AudioInfo, name: str) -> str:
+    """What the sound is (`none`, a format): as was said, unless the file's own `SA3D` box contradicts.
+
+    Raises MediaError: `undeclared` if the file was to tell and does not, `not-ambisonic` for what is no ambiX.
+    """
+    box = spatial.ambisonics
+    if said == "none" or (box is None and said != DECLARED):
+        return said
+    if box is None:
+        hint = ""
+        if (sound.codec, sound.channels) == ("aac", 6):
+            hint = "; six channels of AAC are what YouTube's 360° clips have: if it is one, say youtube"
+        raise MediaError(name, "undeclared", f"has no SA3D box that says what its {sound.channels} channels are{hint}")
+    known = (box.ordering, box.normalisation) == ("acn", "sn3d") and box.periphonic
+    if not known or box.order < 1 or len(box.channel_map) != sound.channels:
+        raise MediaError(
+            name, "not-ambisonic",
+            f"says that its sound is of order {box.order}, {box.ordering}, {box.normalisation}, in "
+            f"{len(box.channel_map)} channels, and has {sound.channels}; ambiX of at least the first order is wanted",
+        )  # fmt: skip
+    if said == DECLARED and sound.codec == "aac":
+        raise MediaError(
+            name, "undeclared",
+            "has a SA3D box, but the order in which AAC channels are decoded depends on the encoder; listen, and say "
+            "ambix or youtube",
+        )  # fmt: skip
+    if said not in (DECLARED, "ambix"):
+        raise MediaError(name, "not-ambisonic", f"says that its sound is ambiX, not {said}")
+    return "ambix"

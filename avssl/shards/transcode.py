@@ -16,7 +16,7 @@ from avssl.errors import MediaError
 from avssl.shards.format import SAMPLE_FIELDS, milliseconds, sample_id
 from avssl.shards.options import BuildOptions
 from avssl.shards.sources import Entry
-from avssl.shards.spatial import check_projection, to_ambix
+from avssl.shards.spatial import ambisonics_of, check_projection, projection_of, to_ambix
 
 if TYPE_CHECKING:
     from avssl.media import Media, MediaInfo
@@ -150,6 +150,7 @@ def _transcode(media: Media, entry: Entry, start_s: float, end_s: float, options
     projection = entry.projection or options.projection
     if (info := media.info.video) is not None:
         if projection != "none":
+            projection = projection_of(projection, media.spatial, entry.source)
             check_projection(info, entry.source)
         end = _end_of_part(start_s, end_s, info.start_s, info.duration_s, shortest_s)
         data, frames = _encode_video(media, start_s, end, options) if end is not None else (b"", 0)
@@ -221,11 +222,14 @@ def _read_audio(
     media: Media, start_s: float, end_s: float, entry: Entry, options: BuildOptions
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """The sound [C, S] from `start_s` to `end_s`, or to its end if that is earlier, and its spatial fields."""
-    layout = entry.ambisonics or options.ambisonics
+    said = entry.ambisonics or options.ambisonics
+    info = media.info.audio
+    assert info is not None
+    layout = "none" if said == "none" else ambisonics_of(said, media.spatial, info, entry.source)
     channels = options.audio_channels if layout == "none" else "all"
     sound = media.audio_between(start_s, end_s - start_s, rate_hz=options.audio_rate_hz, channels=channels)
     samples = sound.samples[:, : sound.valid[1]]
     if layout == "none":
         return samples, {}
     samples, gain = to_ambix(samples, layout, entry.source)
-    return samples, {"ambisonics": "ambix", "source_ambisonics": layout, "gain": gain}
+    return samples, {"ambisonics": "ambix", "source_ambisonics": said, "gain": gain}

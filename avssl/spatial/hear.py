@@ -13,6 +13,8 @@ from avssl.spatial.config import Variant
 from avssl.spatial.directions import rotation as pose
 
 Hearing = Literal["ambisonics", "stereo", "mono"]
+BY_CHANNELS: dict[int, Hearing] = {4: "ambisonics", 2: "stereo", 1: "mono"}
+"""What a model that takes so many channels hears."""
 
 
 def hear(

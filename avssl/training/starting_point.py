@@ -1,8 +1,9 @@
 """`run.init`: start a new run from what an earlier run, or a converted checkpoint, has learned.
 
-The model's weights are loaded strictly, by name. The state beside the model (memory banks, Z, …) belongs to rows of
-a manifest: it is taken from a checkpoint whose shards are the same, entry by entry as far as the new task has it.
-The optimiser starts anew. What was taken and what was not is said.
+The model's weights are loaded strictly, by name; only an aligner that has more than the earlier one (AVC's two heads,
+or none) starts anew as a whole, as in the published curriculum. The state beside the model (memory banks, Z, …)
+belongs to rows of a manifest: it is taken from a checkpoint whose shards are the same, entry by entry as far as the new
+task has it. The optimiser starts anew. What was taken and what was not is said.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from avssl.training import checkpoint
 from avssl.training.run_folder import RunFolder
 
 _MODEL = "model."
+_ALIGNER = "aligner."
 
 
 class StartingPoint(NamedTuple):
@@ -69,8 +71,9 @@ def take(point: StartingPoint, task: nn.Module, manifest_sha256: str, say: Calla
     """Put it into a new task over the shards of this manifest; ModelError naming what does not fit the model."""
     here = f"run.init {point.path}"
     model = task.get_submodule("model")
-    load_into(model, point.model, here)
-    say(f"{here}: took the model ({len(point.model)} tensors)")
+    given, grown = _with_new_aligner(point.model, model)
+    load_into(model, given, here)
+    say(f"{here}: took the model ({len(given) - grown} tensors)" + (", its aligner starts anew" if grown else ""))
     own = {key: value for key, value in task.state_dict().items() if not key.startswith(_MODEL)}
     taken, left = {}, []
     for key, value in point.beside.items():
@@ -87,6 +90,14 @@ def take(point: StartingPoint, task: nn.Module, manifest_sha256: str, say: Calla
     for did, keys in (("took", list(taken)), ("left", left), ("starts anew:", new)):
         if keys:
             say(f"{here}: {did} {', '.join(keys)}")
+
+
+def _with_new_aligner(given: dict[str, Tensor], model: nn.Module) -> tuple[dict[str, Tensor], int]:
+    """The weights, with the model's own aligner in them if it has all that theirs has and more; how many it is then."""
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(_ALIGNER)}
+    if not {key for key in given if key.startswith(_ALIGNER)} < own.keys():
+        return given, 0
+    return {key: value for key, value in given.items() if not key.startswith(_ALIGNER)} | own, len(own)
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
