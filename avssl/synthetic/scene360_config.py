@@ -22,6 +22,7 @@ class Scene360Config:
     speed_deg_s: float = 20.0  # greatest speed along the horizon
     latitude_deg: float = 40.0  # objects start at elevations within plus and minus this
     spacing_deg: float = 50.0  # least angle between objects at the start
+    size: float = 1.0  # of the objects; 1: 23° across at rest on average
     panoramas: tuple[str, ...] = ()  # 2:1 pictures, one a clip at random, turned at random; empty: rendered backgrounds
     sounds: str | None = None  # a folder CLASS/FILE of real sounds; None: rendered ones in step with the motion
     track: Literal["flac", "aac", "youtube"] = "flac"  # 4 channels ambiX, lossless or not; or 6 as YouTube has them
@@ -51,6 +52,7 @@ class Scene360Config:
         check(self.track in ("flac", "aac", "youtube"), "track", "flac, aac or youtube")
         check(self.duration_s > 0 and self.fps > 0, "duration_s", "positive, and fps too")
         check(self.audio_rate_hz >= 8000, "audio_rate_hz", "at least 8000")
+        check(0 < self.size <= 3, "size", "positive, at most 3")
         check(self.variation >= 0 and self.noise >= 0 and self.speed_deg_s >= 0, "variation", "at least 0, others too")
 
     @property

@@ -125,7 +125,8 @@ def draw_scene360(config: Scene360Config, clip: int) -> Scene360:
 def _sounding(config: Scene360Config, number: int, label: int, names: list[str]) -> Sounding:
     look = draw_scene(config.seed, number, label, config.duration_s, config.variation, config.noise)
     # Its home moves already, and noise comes from all around, not from the object.
-    return Sounding(number, label, names[label], replace(look, drift=0.0, noise_gain=0.0))
+    look = replace(look, drift=0.0, noise_gain=0.0, radius=config.size * look.radius)
+    return Sounding(number, label, names[label], look)
 
 
 def _homes(random: np.random.Generator, config: Scene360Config, count: int) -> list[tuple[float, float]]:

@@ -8,17 +8,14 @@ goes on where it stopped. `python -m eval.robustness.page` makes the tables and 
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from avssl import config
 from avssl.cli.common import Parser, run
 from avssl.environment import environment
 from avssl.errors import UsageError
-from avssl.files import write_atomic
 
 RESULTS = Path("eval/results")
 
@@ -34,7 +31,7 @@ def main(argv: list[str]) -> int:
     from eval.robustness.real import folder
     from eval.robustness.runner import run_all
     from eval.robustness.study import Study
-    from eval.robustness.summary import Results
+    from eval.robustness.summary import Results, write_results
 
     study = Study.read(args.study)
     runs = study.runs()
@@ -63,28 +60,12 @@ def main(argv: list[str]) -> int:
     if args.only:
         return 0
     path = Path(args.result or RESULTS / f"{study.name}.json")
-    _write(path, tree)
+    write_results(path, tree)
     print(f"written to {path}")
     missed = Results(tree).missed(tree["study"]["expect"])
     for sentence in missed:
         print(f"missed: {sentence}", file=sys.stderr)
     return 1 if missed else 0
-
-
-def _write(path: Path, tree: dict[str, Any]) -> None:
-    """One line a run, so that the file stays short and a difference readable."""
-    head = json.dumps({**tree, "runs": []}, indent=2, allow_nan=False)
-    lines = ",\n".join("    " + json.dumps(_rounded(run), allow_nan=False) for run in tree["runs"])
-    text = head.replace('"runs": []', f'"runs": [\n{lines}\n  ]') + "\n"
-    write_atomic(path, lambda file: file.write(text.encode()))
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round(value, 5)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ STRATEGIES = ("bootstrapping", "swapped", "neighbor", "cycle")
 
 def noise_figure(results: Results, path: Path) -> None:
     """What wrong pairs cost each method."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(PANELS), figsize=(10, 3.4), layout="constrained")
     for axis, (measure, title) in zip(axes, PANELS.items(), strict=True):
         for method, (colour, marker, line) in STYLE.items():
@@ -44,12 +44,12 @@ def noise_figure(results: Results, path: Path) -> None:
         axis.set(title=title, xlabel="mismatched training pairs, %", xticks=list(NOISE))
     axes[0].set_ylabel("%")
     figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def weights_figure(results: Results, world: str, method: str, path: Path) -> None:
     """How well weights find the wrong pairs: over the second phase, and at its end."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
     for name in ("xid", "weighted", "robust", "robust_bootstrapping"):
         colour, _, _ = STYLE[name]
@@ -71,12 +71,12 @@ def weights_figure(results: Results, world: str, method: str, path: Path) -> Non
         right.bar(bins + shift + 0.028, 100 * shares, width=0.042, color=colour, label=f"{name} pairs")
     right.set(xlabel="weight", ylabel="% of these pairs", title=f"weights at the end, {results.methods[method]}")
     right.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def soft_figure(results: Results, worlds: dict[str, str], path: Path) -> None:
     """Where soft targets put the mass that does not go to the own partner."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(worlds), figsize=(10, 3.0), layout="constrained", sharey=True)
     for axis, (world, title) in zip(axes, worlds.items(), strict=True):
         for shift, kind, colour in ((-0.2, "soft_{}", "#56B4E9"), (0.2, None, "#D55E00")):
@@ -100,12 +100,12 @@ def soft_figure(results: Results, worlds: dict[str, str], path: Path) -> None:
         axis.set_xticklabels(STRATEGIES, rotation=20, ha="right")
     axes[0].set_ylabel("% on the own class")
     figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def ablation_figure(shares: Sequence[tuple[str, float, float, float]], title: str, path: Path) -> None:
     """What each change does to the share that is won back: (label, share, low, high), from top to bottom."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.28 * len(shares)), layout="constrained")
     for place, (_, share, low, high) in enumerate(reversed(shares)):
         axis.plot([100 * low, 100 * high], [place, place], color="#0072B2", linewidth=2)
@@ -114,14 +114,15 @@ def ablation_figure(shares: Sequence[tuple[str, float, float, float]], title: st
     axis.axvline(90, color="#999999", linewidth=0.8, linestyle="--")
     axis.set(title=title, xlabel="won back of what xID loses, % (dashed: the goal)", yticks=range(len(shares)))
     axis.set_yticklabels([label for label, *_ in reversed(shares)])
-    _save(figure, path)
+    save(figure, path)
 
 
 def _with_weights(strategy: str) -> str:
     return "robust" if strategy == "cycle" else f"robust_{strategy}"
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib set up for files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -131,7 +132,8 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write it and let go of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, metadata={"Software": None})  # no version: equal numbers give equal files
-    _pyplot().close(figure)
+    pyplot().close(figure)

@@ -8,14 +8,12 @@ The page is written by hand around its tables, which stand between `<!-- table N
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from avssl.cli.common import Parser, run
-from avssl.errors import UsageError
-from avssl.files import write_atomic
+from avssl.cli.common import run
+from eval.pages import Tables, fill, keep
 from eval.robustness import tables
 from eval.robustness.summary import Results
 
@@ -23,40 +21,15 @@ PAGE = Path("docs/robust-xid.md")
 FIGURES = Path("docs/figures")
 RESULTS = Path("eval/results")
 CLEAN, MIDDLE, NOISY, REPEATED = "mismatch_0", "mismatch_30", "mismatch_50", "repeated"
-_TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(argv: list[str]) -> int:
-    parser = Parser(prog="python -m eval.robustness.page", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing, fail where the page is out of date")
-    args = parser.parse_args(argv)
-    old = PAGE.read_text()
-    new = filled(old, RESULTS)
-    if args.check:
-        if old != new:
-            raise UsageError(f"{PAGE}: a table is not what {RESULTS} gives; run python -m eval.robustness.page")
-        return 0
-    write_atomic(PAGE, lambda file: file.write(new.encode()))
-    draw(RESULTS, FIGURES)
-    print(f"written: the tables of {PAGE}, figures in {FIGURES}")
-    return 0
+    return keep(PAGE, RESULTS, FIGURES, TABLES, COMMANDS, draw, argv, __doc__ or "")
 
 
 def filled(page: str, results: Path) -> str:
-    """The page with every table made anew. Raises UsageError for a table that nobody knows how to make."""
-
-    def replace(match: re.Match[str]) -> str:
-        if match[2] not in TABLES:
-            raise UsageError(f"{PAGE}: there is no table {match[2]!r}; known: {', '.join(TABLES)}")
-        studies, make = TABLES[match[2]]
-        missing = [name for name in studies if not (results / f"{name}.json").exists()]
-        if missing:
-            made = f"(No numbers yet: {missing[0]}.json is made by `python -m eval.robustness {STUDIES[missing[0]]}`.)"
-        else:
-            made = make(*(Results.read(results / f"{name}.json") for name in studies))
-        return f"{match[1]}{made}\n{match[3]}"
-
-    return _TABLE.sub(replace, page)
+    """The page with every table made anew."""
+    return fill(page, results, TABLES, COMMANDS)
 
 
 def _world(study: str, world: str) -> tuple[tuple[str, ...], Callable[..., str]]:
@@ -68,7 +41,8 @@ STUDIES = {  # result file -> what it is made from
     "robustness_real": "eval/robustness/real.yaml",
     "robustness_why": "eval/robustness/why.yaml",
 }
-TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {  # name -> (the studies it needs, its maker)
+COMMANDS = {name: f"python -m eval.robustness {study}" for name, study in STUDIES.items()}
+TABLES: Tables = {  # name -> (the studies it needs, its maker)
     **{world: _world("robustness", world) for world in (CLEAN, MIDDLE, NOISY, REPEATED)},
     **{world: _world("robustness_real", world) for world in ("real_0", "real_50")},
     "recovery_30": (("robustness",), lambda found: tables.recovery_table(found, CLEAN, MIDDLE)),

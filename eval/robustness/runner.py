@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from avssl.cli.common import progress
 from avssl.config import merged
@@ -18,21 +19,48 @@ TRACE_EVERY = 50  # steps between two looks at the weights
 _LOOK_S = 1.0
 
 
-def run_all(runs: list[Run], folder: Path, processes: int) -> list[dict[str, Any]]:
-    """The results of all runs, in their order; those that `folder` already holds are not made again."""
+class AnyRun(Protocol):
+    """What this file needs of a run, of whatever study. `training.steps`: how long it takes, relative to others."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def training(self) -> Any: ...
+
+
+def run_all(
+    runs: Sequence[AnyRun],
+    folder: Path,
+    processes: int,
+    run_group: Callable[[Any, Path], None] | None = None,
+    group_of: Callable[[Any], Any] | None = None,
+) -> list[dict[str, Any]]:
+    """The results of all runs, in their order; those that `folder` already holds are not made again.
+
+    run_group (default: this study's): makes runs of one group and writes the result of each to `run_path`.
+    group_of: the group of a run; groups are begun in the order of their first runs. By default runs of equal `start`
+    are a group, and the largest groups are begun first.
+    """
+    work: Callable[[Any, Path], None] = run_group or run_methods
     folder.mkdir(parents=True, exist_ok=True)
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[Any, list[AnyRun]] = defaultdict(list)
     for run in runs:
         if finished(run, folder) is None:
-            groups[run.start].append(run)
+            groups[group_of(run) if group_of else run.start].append(run)
     missing = [run for group in groups.values() for run in group]
     with progress("runs", len(runs)) as advance:
         done = len(runs) - len(missing)
         advance(done)
         if missing:
-            largest_first = sorted(groups.values(), key=lambda group: -sum(run.training.steps for run in group))
-            with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_one_thread) as pool:
-                pending = {pool.submit(run_group, group, folder) for group in largest_first}
+            ordered = list(groups.values())
+            if group_of is None:
+                ordered.sort(key=lambda group: -sum(run.training.steps for run in group))
+            with ProcessPoolExecutor(processes, get_context("spawn"), initializer=one_thread) as pool:
+                pending = {pool.submit(work, group, folder) for group in ordered}
                 while pending:
                     ended, pending = wait(pending, _LOOK_S, FIRST_COMPLETED)
                     now = len(runs) - sum(finished(run, folder) is None for run in missing)
@@ -43,16 +71,16 @@ def run_all(runs: list[Run], folder: Path, processes: int) -> list[dict[str, Any
     return [result for run in runs if (result := finished(run, folder)) is not None]
 
 
-def finished(run: Run, folder: Path) -> dict[str, Any] | None:
+def finished(run: AnyRun, folder: Path) -> dict[str, Any] | None:
     """The result of a run if it is there and was made with the same settings."""
-    path = _path(run, folder)
+    path = run_path(run, folder)
     if not path.exists():
         return None
     result = read_json(path)
     return result if result["digest"] == run.digest else None
 
 
-def run_group(runs: list[Run], folder: Path) -> None:
+def run_methods(runs: list[Run], folder: Path) -> None:
     """Runs that share a first phase: it is computed once, and each goes on from it. Writes a result file a run."""
     from eval.robustness.learn import Learner
     from eval.robustness.measure import auroc, measure, slow_targets
@@ -92,18 +120,20 @@ def run_group(runs: list[Run], folder: Path) -> None:
             "cpu_s": time.process_time() - started_s,
             "clips": {"train": len(parts.train), "held_out": len(parts.held_out)},
         }
-        write_json(_path(run, folder), result)
+        write_json(run_path(run, folder), result)
 
 
 def _ignore(step: int) -> None:
     """Nothing to look at."""
 
 
-def _path(run: Run, folder: Path) -> Path:
+def run_path(run: AnyRun, folder: Path) -> Path:
+    """Where the result of a run is written."""
     return folder / f"{run.name}.json"
 
 
-def _one_thread() -> None:
+def one_thread() -> None:
+    """Initialises a process of a pool."""
     import torch
 
     torch.set_num_threads(1)

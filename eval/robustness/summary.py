@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from avssl.errors import UsageError
-from avssl.files import read_json
+from avssl.files import read_json, write_atomic
 
+CHIEF = ("probe_video", "probe_audio", "class_at_1", "instance_at_10", "auroc", "soft_class")
 _DRAWS = 2000  # of the bootstrap
 
 
@@ -75,9 +77,8 @@ class Results:
         low, high = np.percentile(shares, (2.5, 97.5))
         return float(_recovered(top.mean(), bottom.mean(), reached.mean())), float(low), float(high)
 
-    def lines(self) -> list[str]:
+    def lines(self, shown: Sequence[str] = CHIEF) -> list[str]:
         """The chief numbers in plain text, a line a method in a world."""
-        shown = ("probe_video", "probe_audio", "class_at_1", "instance_at_10", "auroc", "soft_class")
         found = []
         for world, method in dict.fromkeys((world, method) for world, method, _ in self.by_name):
             spreads = {measure: self.spread(world, method, measure) for measure in shown}
@@ -94,6 +95,22 @@ class Results:
                 what = f"{expected['measure']} of {expected['method']} in {expected['world']}"
                 found.append(f"{what} is {spread}, expected at least {expected['at_least']}")
         return found
+
+
+def write_results(path: Path, tree: dict[str, Any]) -> None:
+    """A result file: one line a run, so that it stays short and a difference readable."""
+    head = json.dumps({**tree, "runs": []}, indent=2, allow_nan=False)
+    lines = ",\n".join("    " + json.dumps(_rounded(run), allow_nan=False) for run in tree["runs"])
+    text = head.replace('"runs": []', f'"runs": [\n{lines}\n  ]') + "\n"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _recovered(top: Any, bottom: Any, reached: Any) -> Any:

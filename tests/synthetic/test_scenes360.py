@@ -196,3 +196,15 @@ def test_refuses_settings_and_files_that_make_no_scene(tmp_path):
     for name, message in (("square.png", "10x10"), ("text.png", "cannot be read"), ("none.png", "cannot be read")):
         with pytest.raises(UsageError, match=message):
             render_clip360(replace(SMALL, panoramas=(str(tmp_path / name),)), 0)
+
+
+def test_size_changes_how_large_objects_are_and_nothing_else():
+    small, large = (draw_scene360(Scene360Config(size=size), 3).objects for size in (1.0, 1.5))
+    assert len(small) == len(large) > 0
+    for one, other in zip(small, large, strict=True):
+        assert other.look.radius == pytest.approx(1.5 * one.look.radius)
+        assert other.diameter_deg > 1.3 * one.diameter_deg
+        assert (other.azimuth_deg, other.elevation_deg, other.name) == (one.azimuth_deg, one.elevation_deg, one.name)
+        np.testing.assert_array_equal(other.look.events_s, one.look.events_s)
+    with pytest.raises(ConfigError, match="size"):
+        Scene360Config(size=0.0)
