@@ -13,7 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(DEVICE)
 export DEVICE PYTHON
 
-.PHONY: install demo test check format bench evidence-robust evidence-robust-why evidence-robust-small evidence-avsa evidence-avsa-small clean
+.PHONY: install demo test check format bench evidence-robust evidence-robust-why evidence-robust-small evidence-avsa evidence-avsa-small evidence-separation evidence-separation-small clean
 
 install: $(STAMP)
 
@@ -68,6 +68,14 @@ evidence-avsa: $(STAMP)
 
 evidence-avsa-small: $(STAMP)
 	$(BIN)/python -m eval.alignment eval/alignment/small.yaml --work build/alignment_small --result build/alignment_small/small.json
+
+# The numbers of docs/separation-evidence.md (needs AVSSL_MEDIA): under an hour on two quiet cores.
+evidence-separation: $(STAMP)
+	$(BIN)/python -m eval.separation eval/separation/full.yaml
+	$(BIN)/python -m eval.separation.page
+
+evidence-separation-small: $(STAMP)
+	$(BIN)/python -m eval.separation eval/separation/small.yaml --result build/separation/small.json
 
 clean:
 	rm -rf .venv build dist *.egg-info

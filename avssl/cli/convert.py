@@ -25,10 +25,16 @@ examples:
   avssl-convert avsa.pth.tar models/avsa --stats avsa_stats.npz
   avssl-embed holiday.mp4 -o holiday.npz --model models/avid
   avssl-convert runs/mine/model mine.pth.tar --to avid
+  avssl-convert Cnn14_mAP=0.431.pth models/cnn14 --kind panns_clips
 
 layouts:
   avid    AVID and AVID-CMA: R(2+1)D and 9-layer audio network with heads (licence of the files: CC BY-NC 4.0)
   avsa    AVSA: the same without heads, 4-channel sound; its transformers and heads become the aligner
+  panns_clips, panns_frames
+          PANNs' Cnn14 and Cnn14_DecisionLevelMax, taggers; nothing in a file tells which it is, so --kind must say
+  uss     USS: the separator and the Cnn14 that its queries are made with (Lightning checkpoint)
+  audiosep
+          AudioSep: the separator; its text encoder is left out, give embeddings of text by file
 
 statistics:
   The published files do not hold the mean and standard deviation that the spectrogram is normalised with, one value a

@@ -46,6 +46,24 @@ def draw_audio(generator: np.random.Generator, config: AugmentConfig, clips: int
     return {"gain": generator.uniform(*config.gain, clips).astype(np.float32)}
 
 
+def draw_speed(generator: np.random.Generator, config: AugmentConfig) -> float:
+    """How much faster a sound is played than it was recorded."""
+    low, high = config.speed
+    return low if low == high else low * (high / low) ** generator.random()
+
+
+def played_faster(sound: np.ndarray, samples: int) -> np.ndarray:
+    """[C, S] float32 squeezed or stretched to [C, samples], band-limited: its spectrum is cut or filled with zeros.
+
+    The transform takes the sound as periodic, so its first and last milliseconds leak into each other.
+    """
+    if sound.shape[1] == samples:
+        return sound
+    spectrum = np.fft.rfft(sound)
+    scale = samples / sound.shape[1]
+    return (np.fft.irfft(spectrum[:, : samples // 2 + 1], samples) * scale).astype(np.float32)
+
+
 def random_box(
     generator: np.random.Generator, config: AugmentConfig, height_px: int, width_px: int
 ) -> tuple[int, int, int, int]:

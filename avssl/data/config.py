@@ -77,9 +77,12 @@ class AugmentConfig:
     """Shift uniform in [-value, value] of the full colour circle, at most 0.5."""
     gain: tuple[float, float] = (0.9, 1.1)
     """Factor on the audio samples."""
+    speed: tuple[float, float] = (1.0, 1.0)
+    """How much faster than recorded the sound is played, higher and shorter alike; drawn uniformly in its logarithm.
+    Only of sound without pictures, which would no longer fit."""
 
     def __post_init__(self) -> None:
-        for name in ("crop_area", "crop_aspect", "gain"):
+        for name in ("crop_area", "crop_aspect", "gain", "speed"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"augment.{name} is [{low}, {high}], but needs 0 < first <= second")
@@ -87,6 +90,19 @@ class AugmentConfig:
             raise ConfigError("augment.crop_area and augment.flip end at 1, augment.hue at 0.5")
         if min(self.brightness, self.contrast, self.saturation) < 0:
             raise ConfigError("augment.brightness, augment.contrast and augment.saturation must not be negative")
+
+
+@dataclass
+class AnchorConfig:
+    """Segments of weakly labelled clips where their class is, found once by a tagger and kept beside the shards."""
+
+    tagger: str
+    """Model folder of a tagger that decides by frame and knows the model's classes."""
+    ties: Literal["centre", "first"] = "centre"
+    """Among equally likely places: `centre`, a short sound then lies in the middle of its segment; `first`, as the
+    published code does: it lies at the end."""
+    clip_s: float = 10.0
+    """How much of a clip the tagger hears, around its middle; a shorter one is padded with zeros."""
 
 
 @dataclass
@@ -123,8 +139,14 @@ class DataConfig:
     """How often each row comes inside one epoch before the order is drawn anew: an epoch is that many passes. With
     `sample_by`, how often what is named there comes."""
     sample_by: str = "row"
-    """What comes equally often: each `row`; each `source` file, of which every time another row is drawn; or each value
-    of this column of the list that the shards were built from."""
+    """What comes equally often: each `row`; each `source` file, of which every time another row is drawn; each `class`
+    of `labels`, whose rows come in turn; or each value of this column of the list that the shards were built from."""
+    labels: str | None = None
+    """Where the shards say which classes a row holds: `label`, or a column of the list that they were built from (a
+    name, or a list of names). Batches then have `target` and `drawn_class`; rows without any class of the model are
+    left out."""
+    anchors: AnchorConfig | None = None
+    """Of labelled sound: hear each row where the class that it was drawn for is. null: at a random moment."""
     shuffle: bool = True
     replacement: bool = False
     """Draw each sample from all rows, whatever came before: no row is sure to come once a pass, and the memory banks'
@@ -166,6 +188,14 @@ class DataConfig:
                 "data.replacement needs random access, which data.reader 'webdataset' has not; set data.reader to"
                 " index, or set data.replacement to false (data.draws_per_row 5 or 10 then lessens what it cures)"
             )
+        if self.labels is None and (self.anchors is not None or self.sample_by == "class"):
+            raise ConfigError(
+                "data.anchors and data.sample_by 'class' need data.labels; set it, for example to 'label'"
+            )
+        if self.anchors is not None and (self.video is not None or self.audio is None or self.clips != 1):
+            raise ConfigError("data.anchors are of sound alone, one a sample; set data.video to null, data.clips to 1")
+        if self.augment is not None and self.augment.speed != (1.0, 1.0) and self.video is not None:
+            raise ConfigError("data.augment.speed changes sound alone; set data.video to null, or speed to [1, 1]")
         if self.workers < 0 or self.offset_s < 0 or not 0 <= self.max_skipped <= 1:
             raise ConfigError(
                 "data.workers and data.offset_s must not be negative, data.max_skipped is a share in [0, 1]"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 
 from avssl import rng
 from avssl.data import augment, clips, parcel
+from avssl.data.anchors import AnchorTable
 from avssl.data.collate import Batch, Collator, Sample, split_planes
 from avssl.data.config import AudioSpec, DataConfig, VideoSpec
+from avssl.data.labels import UNLABELLED, Labels
 from avssl.data.order import Entry
 from avssl.data.parcel import Parcel
 from avssl.errors import AvsslError, ConfigError, MediaError
@@ -24,10 +27,12 @@ FIRST_ORDER = 4  # channels of ambisonics
 
 
 class Request(NamedTuple):
-    """A sample to make. A reader that streams brings the members' bytes along; otherwise they are read by offset."""
+    """A sample to make. A reader that streams brings the members' bytes along; otherwise they are read by offset.
+    drawn_class: what it was drawn for; None: for itself."""
 
     entry: Entry
     members: dict[str, bytes] | None = None
+    drawn_class: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,14 @@ class Outcome:
 class ClipDataset(torch.utils.data.Dataset):
     """Decodes requests into batches. Nothing is kept between requests, so any worker may serve any of them."""
 
-    def __init__(self, shards: ShardSet, config: DataConfig):
-        self.shards, self.config = shards, config
+    def __init__(
+        self,
+        shards: ShardSet,
+        config: DataConfig,
+        labels: Labels | None = None,
+        anchors: AnchorTable | None = None,
+    ):
+        self.shards, self.config, self.labels, self.anchors = shards, config, labels, anchors
 
     def __getitems__(self, requests: list[Request]) -> Outcome:
         collator, skipped = Collator(len(requests)), []
@@ -93,6 +104,8 @@ class ClipDataset(torch.utils.data.Dataset):
         try:
             starts = self._starts(generator, members.record)
             sample = Sample(entry.row, entry.epoch, starts)
+            if self.labels:
+                self._add_labels(sample, self.labels, request.drawn_class, generator)
             if config.video:
                 self._add_video(sample, members, config.video, generator)
             if config.audio:
@@ -117,6 +130,19 @@ class ClipDataset(torch.utils.data.Dataset):
             starts = clips.random_starts(generator, config.clips, video, audio, config.offset_s)
         fps = record["video"]["fps"] if video else 0.0
         return [clips.snap(start, fps) for start in starts] if fps else starts
+
+    def _add_labels(
+        self, sample: Sample, labels: Labels, drawn_class: int | None, generator: np.random.Generator
+    ) -> None:
+        own = labels.of(sample.row)
+        if drawn_class is None:
+            drawn_class = own[int(generator.integers(len(own)))] if own else UNLABELLED
+        sample.augmentation |= {"target": labels.target(sample.row), "drawn_class": np.array(drawn_class)}
+        if self.anchors is not None:
+            start_s = self.anchors.start_s(sample.row, drawn_class)
+            if start_s is None:
+                raise MediaError(self.shards.record(sample.row)["id"], "no-anchor", "no segment was mined of it")
+            sample.starts_s = [(math.nan, start_s)]
 
     def _add_video(self, sample: Sample, members: _Members, spec: VideoSpec, generator: np.random.Generator) -> None:
         end_s = members.record["video"]["duration_s"]
@@ -148,7 +174,8 @@ class ClipDataset(torch.utils.data.Dataset):
             if self.config.views and "ambisonics" not in members.record["audio"]:
                 raise MediaError(members.record["id"], "channels", "data.views needs sound declared ambisonic")
             for (_, start_s), window in zip(sample.starts_s, sample.audio, strict=True):
-                sound = members.sound(start_s, spec, channels)
+                speed = augment.draw_speed(generator, self.config.augment) if self.config.augment else 1.0
+                sound = _heard(members, start_s, spec, channels, speed)
                 window[:, : sound.shape[1]] = sound
         if self.config.augment:
             sample.augmentation |= augment.draw_audio(generator, self.config.augment, self.config.clips)
@@ -208,6 +235,15 @@ class _Members:
     def close(self) -> None:
         if self._media is not None:
             self._media.close()
+
+
+def _heard(members: _Members, start_s: float, spec: AudioSpec, channels: int, speed: float) -> np.ndarray:
+    """The window at `start_s`, or what of its surroundings fills it when played at another speed, around its middle."""
+    if speed == 1.0:
+        return members.sound(start_s, spec, channels)
+    longer = replace(spec, duration_s=round(spec.samples * speed) / spec.rate_hz)
+    sound = members.sound(max(0.0, start_s + (spec.duration_s - longer.duration_s) / 2), longer, channels)
+    return augment.played_faster(sound, min(spec.samples, round(sound.shape[1] / speed)))
 
 
 def _sound_end_s(record: dict[str, Any]) -> float:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from avssl.data import order
+from avssl.data.anchors import AnchorTable, anchor_path
 from avssl.data.collate import Batch
 from avssl.data.config import DataConfig
 from avssl.data.dataset import ClipDataset, Outcome, Request, Skipped
+from avssl.data.labels import Labels
 from avssl.data.parcel import Parcel
 from avssl.data.webdataset_reader import StreamedBatches, StreamedShards
 from avssl.data.worker import is_lost_worker, process_options
@@ -39,6 +41,8 @@ class Loader:
     `endless=False` ends the iteration after the first epoch (for evaluation), with a smaller last batch.
     Samples that cannot be decoded are left out of their batch, counted in `skipped` and named in `skipped_samples`;
     `BudgetError` if they exceed `config.max_skipped`. A damaged shard raises `ShardError`.
+
+    classes: class number by name, for `config.labels`.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Loader:
         world_size: int = 1,
         position: int = 0,
         endless: bool = True,
+        classes: Mapping[str, int] | None = None,
     ):
         if not config.shards:
             raise ConfigError("data.shards names no folder; give one written by avssl-shards build")
@@ -58,10 +63,20 @@ class Loader:
         self.config, self.rank, self.world_size, self.position = config, rank, world_size, position
         self._streamed = StreamedShards(config.shards) if config.reader == "webdataset" else None
         self.shards = self._streamed.set if self._streamed else open_local(config.shards)
-        self.rows = usable_rows(self.shards, config)
+        self.labels = labels_of(self.shards, config, classes)
+        self._anchors = (
+            AnchorTable.read(anchor_path(config, self.shards, self.labels)) if self.labels and config.anchors else None
+        )
+        self.rows = usable_rows(self.shards, config, self.labels)
         """Manifest rows [N] that are drawn."""
-        self.groups = groups_of(self.shards, self.rows, config.sample_by)
+        self.groups: Groups
         """What comes equally often: the rows of each group, each row alone unless `config.sample_by` says otherwise."""
+        self._classes: list[int] | None = None  # of the groups
+        if config.sample_by == "class" and self.labels:
+            by_class = self.labels.by_class(self.rows)
+            self.groups, self._classes = list(by_class.values()), list(by_class)
+        else:
+            self.groups = groups_of(self.shards, self.rows, config.sample_by)
         self._end = None if endless else len(self.groups) * config.draws_per_row
         self._outcomes: Iterator[Outcome] | None = None
         self._requested = 0
@@ -89,6 +104,11 @@ class Loader:
             if name in wanted and missing:
                 kept = name == "audio" and self.config.audio is not None and self.config.audio.optional
                 text += f", {missing} without {name} {'kept' if kept else 'left out'}"
+        if self.labels:
+            text += f", {int(np.count_nonzero(~self.labels.known))} without a known class left out"
+            if self.labels.unknown:
+                name, count = self.labels.unknown.most_common(1)[0]
+                text += f" ({len(self.labels.unknown)} unknown labels, most often {name!r}: {count})"
         if self.config.sample_by != "row":
             text += f", drawn by {self.config.sample_by}, of which there are {len(self.groups)}"
         return f"{text}; {self.steps_per_pass:.6g} steps of {self.config.batch_size} a pass"
@@ -120,6 +140,8 @@ class Loader:
         }
         if self.config.sample_by != "row":
             key["sample_by"] = self.config.sample_by
+        if self.labels:
+            key["classes"] = self.labels.sha256
         if self.config.reader == "webdataset":  # ranks read different shards, so their number changes the order
             key |= {"world_size": self.world_size, "stream_buffer": self.config.stream_buffer}
         return key
@@ -195,10 +217,10 @@ class Loader:
         if self._streamed:
             requests = StreamedBatches(self._streamed, self.rows, self.config, **place)
         else:
-            requests = IndexedBatches(self.groups, self.config, **place)
+            requests = IndexedBatches(self.groups, self.config, classes=self._classes, **place)
         workers = self.config.workers
         loader = torch.utils.data.DataLoader(
-            ClipDataset(self.shards, self.config),
+            ClipDataset(self.shards, self.config, self.labels, self._anchors),
             batch_sampler=requests,
             collate_fn=_unchanged,
             num_workers=workers,
@@ -225,8 +247,9 @@ class IndexedBatches:
         world_size: int,
         position: int,
         end: int | None,
+        classes: Sequence[int] | None = None,
     ):
-        self.groups, self.config = groups, config
+        self.groups, self.config, self.classes = groups, config, classes
         self.rank, self.world_size, self.position, self.end = rank, world_size, position, end
 
     def __iter__(self) -> Iterator[list[Request]]:
@@ -241,7 +264,15 @@ class IndexedBatches:
                 shuffle=config.shuffle,
                 replacement=config.replacement,
             )
-            yield [Request(self._with_row(entry)) for entry in entries]
+            yield [self._of_class(entry) if self.classes else Request(self._with_row(entry)) for entry in entries]
+
+    def _of_class(self, entry: order.Entry) -> Request:
+        """The next row of the class that the entry stands for: every row of a class comes before any comes again."""
+        assert self.classes
+        group, number = self.groups[entry.row], self.classes[entry.row]
+        visit = entry.epoch * self.config.draws_per_row + entry.draw
+        row = int(group[order.in_turn(self.config.seed, number, visit, len(group))])
+        return Request(entry._replace(row=row), drawn_class=number)
 
     def _with_row(self, entry: order.Entry) -> order.Entry:
         """The entry, which stands for a group, with a manifest row of it."""
@@ -265,13 +296,24 @@ def open_local(folders: list[str]) -> ShardSet:
     return ShardSet.open(folders)
 
 
-def usable_rows(shards: ShardSet, config: DataConfig) -> np.ndarray:
-    """The manifest rows that have every modality the config wants, ascending."""
+def labels_of(shards: ShardSet, config: DataConfig, classes: Mapping[str, int] | None) -> Labels | None:
+    """What `config.labels` says of the rows; None without."""
+    if config.labels is None:
+        return None
+    if not classes:
+        raise ConfigError("data.labels is set, but this model has no classes; set it to null")
+    return Labels(shards, config.labels, classes)
+
+
+def usable_rows(shards: ShardSet, config: DataConfig, labels: Labels | None = None) -> np.ndarray:
+    """The manifest rows that have every modality the config wants (and a class, if those matter), ascending."""
     usable = np.ones(len(shards), bool)
     if config.video:
         usable &= shards.has_video
     if config.audio and not config.audio.optional:
         usable &= shards.has_audio
+    if labels:
+        usable &= labels.known
     if not usable.any():
         wanted = [name for name in ("video", "audio") if getattr(config, name)]
         raise ShardError(f"{', '.join(config.shards)}: none of its {len(shards)} rows has {' and '.join(wanted)}")

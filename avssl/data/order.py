@@ -16,7 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-_ORDER, _BUFFER, _REPLACEMENT, _PICK = 1, 2, 3, 4  # keeps these generators apart from each other and from `avssl.rng`'s
+_ORDER, _BUFFER, _REPLACEMENT, _PICK, _TURN = (
+    1,
+    2,
+    3,
+    4,
+    5,
+)  # keeps these generators apart from each other and from `avssl.rng`'s
 
 
 class Entry(NamedTuple):
@@ -66,6 +72,18 @@ def picked(seed: int, entry: Entry, n: int) -> int:
     """Which of the n rows that an entry stands for it is this time (where entries stand for sources of rows)."""
     sequence = np.random.SeedSequence((seed, *entry), spawn_key=(_PICK,))
     return int(np.random.Generator(np.random.Philox(sequence)).integers(n))
+
+
+def in_turn(seed: int, group: int, visit: int, n: int) -> int:
+    """Which of the n rows of a group comes at its `visit`-th visit: all of them once, in a fresh order each time."""
+    time_around, place = divmod(visit, n)
+    return int(_turns(seed, group, time_around, n)[place])
+
+
+@functools.lru_cache(maxsize=2048)
+def _turns(seed: int, group: int, time_around: int, n: int) -> np.ndarray:
+    sequence = np.random.SeedSequence((seed, group, time_around), spawn_key=(_TURN,))
+    return np.random.Generator(np.random.Philox(sequence)).permutation(n)
 
 
 def rank_slice(batch: range, rank: int, world_size: int) -> range:

@@ -73,7 +73,8 @@ def revert(folder: Path, output: Path, kind: str) -> Report:
     with _writing(output):
         files.write_atomic(output, lambda file: torch.save(content, file))
     left_out = ["preprocessing and the front end's statistics (config.json)"]
-    return Report(str(folder), str(output), layout.name, {"entries": len(content["model"])}, left_out)
+    entries = len(content.get("model") or content["state_dict"])
+    return Report(str(folder), str(output), layout.name, {"entries": entries}, left_out)
 
 
 @contextmanager

@@ -9,14 +9,26 @@ from avssl.errors import ConfigError
 
 
 class TaskEntry(NamedTuple):
-    """Where a task lives: `module:Class` of its config (a plain dataclass without torch) and of itself."""
+    """Where a task lives: `module:Class` of its config and of its model's (plain dataclasses without torch), and of
+    itself."""
 
     config: str
     task: str
+    model: str = "avssl.models.config:ModelConfig"
 
 
 TASKS = {
     "avsa": TaskEntry("avssl.tasks.avsa_config:AVSAConfig", "avssl.tasks.avsa:AVSATask"),
+    "separation": TaskEntry(
+        "avssl.tasks.separation_config:SeparationConfig",
+        "avssl.tasks.separation:SeparationTask",
+        "avssl.models.sound_config:SeparatorModelConfig",
+    ),
+    "tagging": TaskEntry(
+        "avssl.tasks.tagging_config:TaggingConfig",
+        "avssl.tasks.tagging:TaggingTask",
+        "avssl.models.sound_config:TaggerModelConfig",
+    ),
     "xid": TaskEntry("avssl.tasks.xid_config:XIDConfig", "avssl.tasks.xid:XIDTask"),
 }
 
@@ -24,6 +36,11 @@ TASKS = {
 def task_config_class(name: str) -> type:
     """The dataclass that `task:` of a config is read into."""
     return _load(_entry(name).config)
+
+
+def model_config_class(name: str) -> type:
+    """The dataclass that `model:` of a config is read into when it is for this task."""
+    return _load(_entry(name).model)
 
 
 def task_class(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from avssl.data.config import DataConfig
 from avssl.errors import ConfigError
 from avssl.models.config import ModelConfig
-from avssl.tasks.registry import task_config_class
+from avssl.tasks.registry import model_config_class, task_config_class
 from avssl.training.phases import SECTIONS, Phase, PhaseConfig, check_length, naming, resolve
 
 
@@ -22,6 +22,8 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-5
+    amsgrad: bool = False
+    """Divide by the largest second moment so far, not by the present one."""
     clip_norm: float | None = None
     """Largest allowed norm of the whole gradient; null: not clipped."""
 
@@ -42,6 +44,9 @@ class ScheduleConfig:
     """Steps over which the rate rises linearly from 0; adds to `warmup_passes`."""
     warmup_passes: float = 0.0
     """The same in passes over the data."""
+    warmup: Literal["linear", "decades"] = "linear"
+    """How the warm-up rises: `linear`, or as USS did: a thousandth of the rate in its first third, a hundredth in the
+    second, a tenth in the last."""
     final: float = 0.0
     """Where `cosine` ends, as a share of `optim.lr`."""
 
@@ -114,7 +119,8 @@ class TrainConfig:
 
     run: RunConfig
     data: DataConfig
-    model: ModelConfig
+    model: Any
+    """What is trained: a two-tower model, or what the task trains instead."""
     task: Any
     """The settings of the task that `task.name` names."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -127,24 +133,13 @@ class TrainConfig:
     def field_types(cls, tree: dict[str, Any]) -> dict[str, type]:
         task = tree.get("task")
         name = task.get("name", "xid") if isinstance(task, dict) else "xid"
-        return {"task": task_config_class(name)}
+        return {"task": task_config_class(name), "model": model_config_class(name)}
 
     def __post_init__(self) -> None:
         if not self.data.shards:
             raise ConfigError("data.shards: empty; name at least one folder written by avssl-shards build")
-        for name, spec, wanted in (
-            ("video", self.data.video, self.model.video_input if self.model.video else None),
-            ("audio", self.data.audio, self.model.audio_input if self.model.audio else None),
-        ):
-            if (spec is None) != (wanted is None):
-                raise ConfigError(f"data.{name} and model.{name}: one of them is null, the other is not")
-            for key in ("frames", "fps") if name == "video" else ("rate_hz", "duration_s", "channels"):
-                ours, theirs = getattr(spec, key, None), getattr(wanted, key, None)
-                if ours != theirs:
-                    raise ConfigError(
-                        f"data.{name}.{key} is {ours}, but the model is declared for model.{name}_input.{key} {theirs};"
-                        " set them equal"
-                    )
+        if isinstance(self.model, ModelConfig):
+            self._check_inputs(self.model)
         if self.phases and (self.run.steps is not None or self.run.passes is not None):
             raise ConfigError("run.steps and run.passes: must be null where phases are given; each has its own length")
         if not self.phases:
@@ -167,3 +162,19 @@ class TrainConfig:
         if self.phases:
             return resolve(self.phases, settings)
         return [Phase(where="", name=None, steps=self.run.steps, passes=self.run.passes, **settings)]
+
+    def _check_inputs(self, model: ModelConfig) -> None:
+        """What the data give must be what the towers are declared for."""
+        for name, spec, wanted in (
+            ("video", self.data.video, model.video_input if model.video else None),
+            ("audio", self.data.audio, model.audio_input if model.audio else None),
+        ):
+            if (spec is None) != (wanted is None):
+                raise ConfigError(f"data.{name} and model.{name}: one of them is null, the other is not")
+            for key in ("frames", "fps") if name == "video" else ("rate_hz", "duration_s", "channels"):
+                ours, theirs = getattr(spec, key, None), getattr(wanted, key, None)
+                if ours != theirs:
+                    raise ConfigError(
+                        f"data.{name}.{key} is {ours}, but the model is declared for model.{name}_input.{key} {theirs};"
+                        " set them equal"
+                    )

@@ -15,7 +15,7 @@ from avssl import rng
 from avssl.data.loader import Loader
 from avssl.data.transforms import prepare, to_device
 from avssl.models.config import VideoInput
-from avssl.models.two_tower import TwoTower
+from avssl.models.folder import create_network
 from avssl.tasks.base import Batch
 from avssl.tasks.registry import task_class
 from avssl.training import optim
@@ -55,7 +55,7 @@ class Learner:
         self.config, self.phase, self.fabric, self.ranks = config, phase, fabric, ranks
         run = config.run
         _seed_everything(rng.step_seed(run.seed, 0))
-        model: nn.Module = TwoTower(config.model)
+        model = create_network(config.model)
         model = synchronise_batch_norm(model, ranks) if run.sync_batch_norm else model
         task = task_class(phase.task.name)(
             phase.task,
@@ -127,7 +127,7 @@ class Learner:
     def forward(self, batch: Batch, seed: int) -> Any:
         """The task's output for a batch as the loader hands it out."""
         device, bf16 = self.fabric.device, self.config.run.precision == "bf16"
-        picture = cast(VideoInput, self.config.model.video_input)  # None only where no batch has pictures
+        picture = cast(VideoInput, getattr(self.config.model, "video_input", None))  # None: no batch has pictures
         data = self.phase.data
         prepared = prepare(to_device(batch, device), picture, data.views, data.hearing)
         # Not Fabric's own bf16: it would cast the waveforms too, before the spectrogram.
@@ -146,7 +146,7 @@ class Learner:
         """The model with all its parameters here, also where ranks hold shards of them."""
         if self.ranks.size == 1 or self.config.run.strategy != "fsdp":
             return self.task.model
-        model = TwoTower(self.config.model.without_files())
+        model = create_network(self.config.model.without_files())
         prefix = "model."
         model.load_state_dict({k.removeprefix(prefix): v for k, v in task_state.items() if k.startswith(prefix)})
         return model

@@ -19,6 +19,8 @@ from avssl.config import plain
 from avssl.data.loader import Loader
 from avssl.errors import BudgetError, ConfigError, ModelError
 from avssl.models.folder import save_model
+from avssl.separation.anchor_mining import mine
+from avssl.separation.ontology import class_numbers
 from avssl.tasks.base import Batch
 from avssl.training import checkpoint, starting_point
 from avssl.training.card import model_card
@@ -62,7 +64,11 @@ class Trainer:
         phases = config.resolved_phases()
         micro_batch = phases[0].data.batch_size // config.run.accumulate
         data = dataclasses.replace(phases[0].data, batch_size=micro_batch)
-        self.loader = Loader(data, rank=self.ranks.rank, world_size=self.ranks.size)
+        classes = class_numbers(config.model.classes) if data.labels else None
+        if data.anchors and self.main:
+            mine(data, classes or {}, self.fabric.device, say)
+        self.fabric.barrier()
+        self.loader = Loader(data, rank=self.ranks.rank, world_size=self.ranks.size, classes=classes)
         self.course = Course(phases, len(self.loader.rows))
         for phase in [*phases[1:], phases[0]]:  # whose batches do not divide into parts is said now
             self._load_for(phase)

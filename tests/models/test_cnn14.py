@@ -115,3 +115,20 @@ def test_refuses_what_cannot_be():
     for wrong in ({"channels": []}, {"bands": 2}, {"low_hz": 9000.0}, {"classes": 0}):
         with pytest.raises(ConfigError, match="tagger"):
             dataclasses.replace(SMALL, **wrong)
+
+
+def test_dropout_can_be_less_than_published(monkeypatch):
+    net, waveform = create_tagger(dataclasses.replace(SMALL, dropout=0.0)).train(), noise(2, 8000)
+    monkeypatch.setattr("avssl.models.cnn14.spec_augment", lambda x, **_: x)
+    assert torch.equal(net(waveform).logits, net(waveform).logits)  # statistics of the batch, and nothing random
+    with pytest.raises(ConfigError, match="dropout"):
+        dataclasses.replace(SMALL, dropout=1.5)
+
+
+def test_stripes_are_as_wide_as_published_in_ten_seconds_and_narrower_in_shorter_clips(monkeypatch):
+    widths = []
+    monkeypatch.setattr("avssl.models.cnn14.spec_augment", lambda x, time_width: widths.append(time_width) or x)
+    net = small().train()
+    for frames in (1001, 200, 12):
+        net(noise(1, 80 * (frames - 1)))
+    assert widths == [64, 13, 1]

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from avssl.shards.build import build
 from avssl.shards.options import BuildOptions
@@ -35,6 +36,21 @@ def debug360_shards(tmp_path_factory) -> Path:
     listing = list_sources(folder / "scenes" / MANIFEST)
     build(listing, folder / "shards", BuildOptions(clip_s=1.25, short_side_px=64))
     return folder / "shards"
+
+
+@pytest.fixture(scope="session")
+def debug_tagger(tmp_path_factory) -> Path:
+    """A tagger that has learned nothing, of the debug configs' size: what those of separation look for in runs/."""
+    from avssl import config as configuration
+    from avssl.models.folder import create_network, save_model
+    from avssl.models.sound_config import TaggerModelConfig
+
+    recipe = configuration.read(Path(__file__).parents[2] / "configs" / "tagger_frames_debug.yaml")
+    config = configuration.build(TaggerModelConfig, recipe["model"])
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("debug_tagger")
+    save_model(folder, create_network(config), config, card="")
+    return folder
 
 
 @pytest.fixture

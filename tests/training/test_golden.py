@@ -28,6 +28,7 @@ RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml") if (CONFIGS / f"{p
 ALONE = ["tiny"]  # so small that it needs no twin
 # Sizes, which a twin may have smaller.
 SIZES = {"task.negatives", "task.agreement.positives", "task.agreement.negatives", "task.agreement.every_passes"}
+SIZES |= {"task.encoder", "schedule.warmup_steps"}
 
 
 def settings(phase):
@@ -52,8 +53,19 @@ def test_a_twin_differs_in_size_only(name):
         assert phase.data.views == twin.data.views
     for key in ("augment", "draws_per_row", "replacement", "pixels", "hearing"):
         assert getattr(full.data, key) == getattr(debug.data, key)
-    assert (full.model.head, full.model.alignment) == (debug.model.head, debug.model.alignment)
-    assert full.model.audio_input.front_end.name == debug.model.audio_input.front_end.name
+    assert (full.data.labels is None, full.data.sample_by == "class") == (
+        debug.data.labels is None,
+        debug.data.sample_by == "class",
+    )
+    if full.model.kind == "two_tower":
+        assert (full.model.head, full.model.alignment) == (debug.model.head, debug.model.alignment)
+        assert full.model.audio_input.front_end.name == debug.model.audio_input.front_end.name
+    if full.model.kind == "separator":
+        assert (full.model.query.kind, full.model.source) == (debug.model.query.kind, debug.model.source)
+        assert (full.data.anchors.ties, full.model.class_features) == (
+            debug.data.anchors.ties,
+            debug.model.class_features,
+        )
     assert full.run.sync_batch_norm == debug.run.sync_batch_norm
 
 
@@ -64,6 +76,9 @@ def test_losses_are_those_of_the_golden_trace(name, tmp_path, request):
     options = ["--data.shards", str(shards), "--run.dir", str(tmp_path), "--data.workers", "0"]
     options += ["--run.tensorboard", "false", "--run.log_every", "1", "--data.batch_size", "8", "--run.device", "cpu"]
     options += kill_and_resume.lengths(path, len(TOLERANCES))
+    if "separation" in path.read_text():
+        tagger = str(request.getfixturevalue("debug_tagger"))
+        options += ["--task.encoder", tagger, "--data.anchors.tagger", tagger]
     Trainer(read_config(str(path), options), say=lambda line: None).run()
     losses = [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     path = GOLDEN / f"{name}.json"

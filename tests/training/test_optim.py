@@ -39,3 +39,16 @@ def test_defaults_are_the_published_ones():
     set_learning_rate(optimizer, 0.5)
     assert group["lr"] == 0.5
     assert type(make_optimizer([weight], OptimConfig(name="adamw"))) is torch.optim.AdamW
+
+
+def test_warm_up_by_decades_is_that_of_uss():
+    config = ScheduleConfig(warmup="decades", warmup_steps=30)
+    rates = [learning_rate(config, 1.0, step, total=50, warmup=30) for step in range(1, 51)]
+    assert rates == pytest.approx([1e-3] * 10 + [1e-2] * 10 + [1e-1] * 10 + [1.0] * 20)
+
+
+def test_amsgrad_is_handed_on():
+    weight = torch.nn.Parameter(torch.ones(2))
+    for wanted in (False, True):
+        config = OptimConfig(name="adamw", amsgrad=wanted)
+        assert make_optimizer([weight], config).param_groups[0]["amsgrad"] is wanted
