@@ -84,7 +84,7 @@ def machine_line(results: Results) -> str:
     times = ", ".join(f"{name} {value / 60:.1f}" for name, value in spent.items())
     return (
         f"Measured on {machine['cores']} cores of {machine['cpu']} (one thread), torch {machine['packages']['torch']},"
-        f" commit `{(machine['commit'] or 'none')[:12]}`, {machine['date'][:10]}. Minutes of the trainings, beside"
+        f" commit `{machine['commit']}`, {machine['date'][:10]}. Minutes of the trainings, beside"
         f" other work: {times}; {sum(spent.values()) / 60:.0f} in all."
     )
 
