@@ -106,7 +106,7 @@ def _main(argv: list[str]) -> int:
     from avssl.embedding.viewpoints import Viewpoints
 
     started_s = time.monotonic()
-    model = _load(arguments.model, arguments.device)
+    model_name, model = _load(arguments.model, arguments.device)
     options = options_for(
         model,
         modalities=arguments.modality,
@@ -117,7 +117,6 @@ def _main(argv: list[str]) -> int:
         batch_size=arguments.batch_size,
         spatial=Viewpoints(arguments.spatial, arguments.viewpoints, arguments.fov) if arguments.spatial else None,
     )
-    model_name = arguments.model or BUNDLED
     try:
         with progress("embedding", sum(unit.items for unit in units)) as advance:
             report = embed_to_file(
@@ -151,19 +150,32 @@ def _sentence(report: EmbedReport, seconds: float) -> str:
     return text
 
 
-def _load(name: str | None, device: str) -> AVModel:
-    from avssl.models.folder import bundled_models, load
+def _load(name: str | None, device: str) -> tuple[str, AVModel]:
+    """The model and its name."""
+    from avssl.models.folder import load
 
     wanted = torch_device(device)
     if name is None:
-        if BUNDLED not in bundled_models():
-            raise UsageError("this installation has no bundled model; name one with --model")
-        print(
-            "avssl-embed: no --model given, using the bundled one: tiny, trained on rendered clips to try things out; "
-            "train your own for real use",
-            file=sys.stderr,
+        name, what = _default()
+        print(f"avssl-embed: no --model given, using {what}", file=sys.stderr)
+    return name, load(name, device=wanted, kind="two_tower")
+
+
+def _default() -> tuple[str, str]:
+    """The model that is used where none is named, and what to say of it."""
+    from avssl.models import starter
+    from avssl.models.folder import bundled_models
+
+    if starter.installed():
+        return starter.NAME, (
+            "starter: pretrained features of pictures and of sounds, not comparable with each other before avssl-align"
         )
-    return load(name or BUNDLED, device=wanted, kind="two_tower")
+    if BUNDLED not in bundled_models():
+        raise UsageError("this installation has no bundled model; name one with --model")
+    return BUNDLED, (
+        "the bundled one: tiny, trained on rendered clips to try things out; train your own for real use, or run"
+        f" {starter.CURE}"
+    )
 
 
 def _listener(advance: Callable[..., None]) -> Listener:

@@ -91,9 +91,11 @@ def test_wrong_use_is_one_sentence(model, tmp_path, monkeypatch, capsys, argumen
     assert captured.out == ""
 
 
-def test_without_a_model_the_bundled_one_is_used_and_named(tmp_path, capsys):
+def test_without_a_model_the_bundled_one_is_used_and_named(tmp_path, capsys, monkeypatch):
+    from avssl.models import starter
     from avssl.models.folder import bundled_models
 
+    monkeypatch.setattr(starter, "installed", lambda: False)
     write_clip(tmp_path / "a.mp4", 1.0)
     code = run(tmp_path / "a.mp4", "-o", tmp_path / "out.npz")
     captured = capsys.readouterr()
@@ -103,6 +105,17 @@ def test_without_a_model_the_bundled_one_is_used_and_named(tmp_path, capsys):
     else:
         assert code == 2
         assert "no bundled model; name one with --model" in captured.err
+
+
+def test_without_a_model_starter_is_used_where_it_is_installed(model, tmp_path, capsys, monkeypatch):
+    from avssl.models import starter
+
+    monkeypatch.setattr(starter, "folder", lambda: Path(model))
+    write_clip(tmp_path / "a.mp4", 1.0)
+    assert run(tmp_path / "a.mp4", "-o", tmp_path / "out.npz") == 0
+    assert "using starter" in capsys.readouterr().err
+    with np.load(tmp_path / "out.npz") as table:
+        assert json.loads(str(table["meta"]))["model"] == "starter"
 
 
 def test_killed_and_started_again_it_gives_the_same_file(model, tmp_path):

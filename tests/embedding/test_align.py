@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_media import save_tiny_model, write_clip
 
 import avssl
 from avssl.cli import align as command
 from avssl.embedding.align import Choice, align, mean_rank, write_aligned
 from avssl.errors import UsageError
-from tests.tiny_media import save_tiny_model, write_clip
 
 
 def pairs(files=30, windows=5, shared=3, dims=(40, 24), noise=0.3, seed=0):
