@@ -32,7 +32,7 @@ def class_figure(results: Results, path: Path) -> None:
     axis.axhline(0, color="#666666", linewidth=0.8)
     axis.set(ylabel="SI-SDRi, dB", xticks=range(len(tree["classes"])))
     axis.set_xticklabels([name.replace("_", " ") for name in tree["classes"]], rotation=25, ha="right")
-    axis.legend(frameon=False, ncols=3, loc="upper right")
+    axis.legend(frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100, metadata={"Software": None})  # no version: equal numbers give equal files
     plt.close(figure)
