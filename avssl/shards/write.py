@@ -53,6 +53,7 @@ def is_finished(out: Path, listing: Listing, options: BuildOptions, job: Job | N
         index = layout.read_index(out)
         _check_same(out, index, listing, options, job, lambda: _packed_sources(out))
         shutil.rmtree(out / layout.STATE, ignore_errors=True)  # a kill came after the index and before this
+        _remove_leftovers(out)
         return True
     state = out / layout.STATE / "state.json"
     if state.exists():
@@ -63,6 +64,12 @@ def is_finished(out: Path, listing: Listing, options: BuildOptions, job: Job | N
     if strangers:
         raise UsageError(f"{out}: already holds other files (e.g. {strangers[0]}); name a new or empty folder")
     return False
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Half-written files of a process that was killed while it finished a build. Only for who may build here."""
+    for leftover in out.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _check_same(
@@ -175,6 +182,7 @@ class ShardWriter:
             _lock_or_refuse(lock, self.out)
             if (self.out / layout.INDEX).exists():
                 raise UsageError(f"{self.out}: another process has just finished this build; there is nothing to do")
+            _remove_leftovers(self.out)
             if not (self._state / "state.json").exists():
                 files.write_jsonl(self._state / "sources.jsonl", [entry.source for entry in self._listing.entries])
                 state = {

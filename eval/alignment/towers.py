@@ -12,7 +12,7 @@ from eval.alignment.scenes import BANDS, FPS, FRAMES, RATE_HZ
 from eval.robustness.towers import VIDEO
 
 __all__ = ["AUDIO", "VIDEO"]
-AUDIO = "scene_audio"
+AUDIO = "study_scene_audio"
 
 
 @register(

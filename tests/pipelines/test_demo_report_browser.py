@@ -51,8 +51,8 @@ def report(tmp_path_factory):
         "curve": [{"step": 10 * n, "loss": 2.0 / n} for n in range(1, 6)],
         "real": [],
         "environment": {
-            "avssl": "0.1.0", "commit": None, "python": "3", "packages": {"torch": "2"}, "device": NASTY,
-            "cores": 2, "platform": "here", "time": "now",
+            "avssl": "0.1.0", "commit": None, "python": "3", "packages": {"torch": "2"}, "gpu": None,
+            "cpu": NASTY, "cores": 2, "platform": "here", "date": "now",
         },
         "commands": [{"command": f"avssl-shards build '{NASTY}' shards", "seconds": 1.0}],
         "steps": [{"number": 1, "title": "Pack", "seconds": 1.0}],

@@ -269,9 +269,7 @@ class TestRefused:
         )
 
     def test_many_differences_are_counted(self):
-        self.differs(
-            {"net.weight": torch.zeros(3)}, r"\d\d\d missing \(\S+, \S+, \S+, …\), 1 unexpected \(net\.weight\)"
-        )
+        self.differs({"net.weight": torch.zeros(3)}, r"\d\d missing \(\S+, \S+, \S+, …\), 1 unexpected \(net\.weight\)")
 
     def test_the_channels_and_the_heads_tell_the_kind(self, avid, avsa):
         assert (recognise(Checkpoint(Path(), "", avid)).name, recognise(Checkpoint(Path(), "", avsa)).name) == (

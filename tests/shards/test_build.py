@@ -166,6 +166,25 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.parametrize("finished", [False, True], ids=["before-index", "after-index"])
+def test_half_written_files_of_a_killed_process_go(videos, packed, tmp_path, finished, monkeypatch):
+    """What SIGKILL leaves while rejected.jsonl, the manifest or the index is written, or just after."""
+    out = tmp_path / "out"
+    if finished:
+        build(list_sources(videos), out, OPTIONS)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("avssl.shards.write.ShardWriter.finish", interrupt)
+            build(list_sources(videos), out, OPTIONS)
+    (out / ".manifest.jsonl.4242.tmp").write_bytes(b"half a li")
+    build(list_sources(videos), out, OPTIONS)
+    assert same_files(packed, out)
+
+
+def interrupt(writer):
+    raise KeyboardInterrupt
+
+
 def test_killed_at_any_moment_and_finished_is_the_same(videos, packed, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(KILLED)
