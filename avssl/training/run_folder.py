@@ -9,6 +9,7 @@ events.out.*       TensorBoard
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ class RunFolder:
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink()
         earlier = files.read_json(self.environment)["starts"] if self.environment.is_file() else []
-        files.write_json(self.environment, {"starts": [*earlier, environment(device) | {"processes": world_size}]})
+        files.write_json(self.environment, {"starts": [*earlier, environment(device) | {"command": sys.argv, "processes": world_size}]})
         files.write_atomic(self.config, lambda file: file.write(config.dump(wanted).encode()))
 
 
