@@ -79,7 +79,10 @@ class RunFolder:
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink()
         earlier = files.read_json(self.environment)["starts"] if self.environment.is_file() else []
-        files.write_json(self.environment, {"starts": [*earlier, environment(device) | {"command": sys.argv, "processes": world_size}]})
+        files.write_json(
+            self.environment,
+            {"starts": [*earlier, environment(device) | {"command": sys.argv, "processes": world_size}]},
+        )
         files.write_atomic(self.config, lambda file: file.write(config.dump(wanted).encode()))
 
 
