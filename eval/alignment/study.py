@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from avssl import config
 from avssl.errors import ConfigError
+from eval.robustness.study import Expectation
 
 Hearing = Literal["ambisonics", "tetrahedral", "stereo", "mono"]
 """`tetrahedral` is the study's own: four beams (cardioids), one ahead, in place of W, Y, Z, X. The others are those of
@@ -99,16 +100,6 @@ class Block:
     world: str
     methods: list[str]
     seeds: int
-
-
-@dataclass
-class Expectation:
-    """A number that the study must reach: the mean over seeds. For small studies that a machine watches."""
-
-    world: str
-    method: str
-    measure: str
-    at_least: float
 
 
 @dataclass

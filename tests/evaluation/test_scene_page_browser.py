@@ -1,11 +1,11 @@
 """The page of 360° clips in headless Chromium: it shows, it plays, it fits, it loads nothing, and names stay names."""
 
-import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
+from browsers import needs_browser, opened
 from scene_shards import SCENES, tiny_model, write_scene_shards
 
 from avssl import files
@@ -28,13 +28,7 @@ from avssl.spatial.config import ViewConfig
 from avssl.spatial.directions import angles_deg
 from avssl.synthetic.scene360 import MANIFEST
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 NASTY = "<script>document.title='hacked'</script><img src=x onerror=document.title='hacked'>\"'&amp;{{ 7*7 }}"
-browser_only = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or chromedriver is not installed"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -97,26 +91,12 @@ def test_outlines_of_views_are_cut_at_the_seam():
 
 @pytest.fixture(scope="module")
 def browser(page, tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-        *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--mute-audio"),
-        *("--autoplay-policy=no-user-gesture-required", "--window-size=1200,900"),
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.get(page.as_uri())
-    yield driver
-    driver.quit()
+    with opened(page, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 class TestInABrowser:
-    pytestmark = browser_only
+    pytestmark = needs_browser
 
     def test_nothing_is_wrong_or_fetched_and_names_are_text(self, browser):
         assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

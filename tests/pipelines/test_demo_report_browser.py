@@ -1,10 +1,10 @@
 """The demo's report in headless Chromium: it shows, it plays, it fits, it loads nothing, and names stay names."""
 
-import shutil
 import time
 
 import numpy as np
 import pytest
+from browsers import needs_browser, opened
 from tiny_media import write_clip
 
 from avssl.shards.build import build
@@ -14,12 +14,7 @@ from avssl.shards.sources import list_sources
 from pipelines.demo.measure import Embedded, measure_parts
 from pipelines.demo.report import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or chromedriver is not installed"),
-]
+pytestmark = needs_browser
 NASTY = "<script>document.title='hacked'<∕script><img src=x onerror=document.title='hacked'>\"'&amp;{{ 7*7 }}"
 CLIPS = 8
 
@@ -63,22 +58,8 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(report, tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-        *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--mute-audio"),
-        *("--autoplay-policy=no-user-gesture-required", "--window-size=1200,900"),
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.get(report.as_uri())
-    yield driver
-    driver.quit()
+    with opened(report, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def test_nothing_is_wrong_or_fetched(browser):

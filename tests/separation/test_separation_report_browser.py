@@ -1,23 +1,18 @@
 """The page of a separation in headless Chromium: it shows, it plays, it nests, it fits, it loads nothing."""
 
-import shutil
 import time
 
 import numpy as np
 import pytest
 import soundfile
+from browsers import needs_browser, opened
 from tiny_separators import CLASSES, tiny_separator
 
 from avssl.models.sound_config import ClassRow
 from avssl.separation.recording import Wanted, separate_file
 from avssl.separation.separator import Separator
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or chromedriver is not installed"),
-]
+pytestmark = needs_browser
 NASTY = "<script>document.title='hacked'</script><img src=x onerror=document.title='hacked'>\"'&amp;{{ 7*7 }}"
 SECONDS, RATE_HZ = 2.0, 16000
 
@@ -38,22 +33,8 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(report, tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-        *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--mute-audio"),
-        *("--autoplay-policy=no-user-gesture-required", "--window-size=1100,900"),
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.get(report.as_uri())
-    yield driver
-    driver.quit()
+    with opened(report, tmp_path_factory.mktemp("profile"), width_px=1100) as driver:
+        yield driver
 
 
 def test_nothing_is_wrong_or_fetched(browser):
