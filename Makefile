@@ -45,7 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks.spatial
 	$(BIN)/python -m benchmarks.separation
 
-# The numbers of docs/robust-xid.md: about 50 minutes on two quiet cores. What is finished stays in build/robustness.
+# The numbers of docs/robust-xid.md: 40 minutes on two quiet cores. What is finished stays in build/robustness.
 # The part on real clips is skipped where AVSSL_MEDIA does not name the folder of media.
 evidence-robust: $(STAMP)
 	$(BIN)/python -m eval.robustness eval/robustness/rendered.yaml

@@ -13,6 +13,7 @@ from typing import Any
 from avssl import __version__
 
 _PACKAGES = ("torch", "numpy", "av", "decord", "torchcodec", "soundfile", "webdataset", "lightning-fabric")
+_WRITTEN = ("docs", "eval/results", "benchmarks/results")
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -33,17 +34,27 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def commit() -> str | None:
-    """The commit of the source tree that runs, `-dirty` where files differ from it; None for an installed package."""
-    root = Path(__file__).parent.parent
+def commit(root: Path = Path(__file__).parent.parent) -> str | None:
+    """The commit of the source tree that runs, `-dirty` where files differ from it; None for an installed package.
+
+    Written results and pages do not count: no result depends on them, and a study that writes several would call its
+    own later ones dirty.
+    """
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    commit = _git(root, "rev-parse", "HEAD")
+    written = [f":(exclude){folder}" for folder in _WRITTEN]
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", *written)
+    return f"{commit}-dirty" if commit and changed else commit or None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """What git prints, empty where it fails."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
+        return ""
+    return answer.stdout.strip()
 
 
 def _version(package: str) -> str | None:
