@@ -37,7 +37,9 @@ class Media:
     All methods raise `MediaError`, whose `reason` is one of the words in docs/media.md.
     """
 
-    def __init__(self, source: Source, *, limits: Limits, name: str | None, backend: str):
+    def __init__(
+        self, source: Source, *, limits: Limits, name: str | None, backend: str, audio_stream: int | None = None
+    ):
         self._source, self._limits, self._backend_name = source, limits, backend
         self._opened: list[Any] = []  # files and containers
         try:
@@ -49,7 +51,7 @@ class Media:
                 self._file.seek(0)
             self._container: Any = guard.open_container(self._file, self._format, self._name, self._size, limits)
             self._opened.append(self._container)
-            self._video_stream, self._audio_stream = streams.choose(self._container, self._name, limits)
+            self._video_stream, self._audio_stream = streams.choose(self._container, self._name, limits, audio_stream)
         except BaseException:
             self.close()
             raise
@@ -319,13 +321,19 @@ def _each(found: Iterator[tuple[Any, float, int]]) -> Iterator[tuple[Any, float]
 
 
 def open_media(
-    source: Source, *, limits: Limits = DEFAULT_LIMITS, name: str | None = None, backend: str = "pyav"
+    source: Source,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    name: str | None = None,
+    backend: str = "pyav",
+    audio_stream: int | None = None,
 ) -> Media:
     """Open a path, or a whole file in memory (then `name` stands in messages). Raises MediaError.
 
-    `backend` says which decoder `frames_at` uses: pyav, decord or torchcodec.
+    `backend` says which decoder `frames_at` uses: pyav, decord or torchcodec. `audio_stream` says which of several
+    sound streams is read, counted from 0; None: the best one, by the rule in docs/media.md.
     """
-    return Media(source, limits=limits, name=name, backend=backend)
+    return Media(source, limits=limits, name=name, backend=backend, audio_stream=audio_stream)
 
 
 def probe(source: Source, limits: Limits = DEFAULT_LIMITS) -> MediaInfo:

@@ -1,7 +1,8 @@
 """What a file holds, which streams are read, and what its header promises about their ends.
 
 Video: of the streams with an accepted codec that are no cover pictures, the default ones first, among them the largest
-picture, then the first. Audio: the default ones first, then most channels, then the highest rate, then the first.
+picture, then the first. Audio: the default ones first, then most channels, then the highest rate, then the first;
+unless the caller names one.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ _EXACT = ("mov", "wav", "flac", "aiff")  # containers whose header counts every 
 _AVI_SLACK_S = 1  # the count in AVI's header may be off by some pictures
 
 
-def choose(container: Any, name: str, limits: Limits) -> tuple[Any | None, Any | None]:
+def choose(container: Any, name: str, limits: Limits, audio_stream: int | None = None) -> tuple[Any | None, Any | None]:
     """(video stream, audio stream) to read, None where there is none.
 
-    Raises MediaError: `too-large` past the caps, `forbidden-codec` where all streams are of codecs off the list,
-    `empty` where there is neither picture nor sound.
+    audio_stream: which of the file's sound streams, counted from 0; None: the best one.
+    Raises MediaError: `too-large` past the caps, `forbidden-codec` where all streams (or the one asked for) are of
+    codecs off the list, `empty` where there is neither picture nor sound, `no-audio` where there is no sound stream of
+    that number.
     """
     streams = [stream for stream in container.streams if not _is_empty(container, stream)]
     if len(container.streams) > limits.max_streams:
@@ -39,11 +42,14 @@ def choose(container: Any, name: str, limits: Limits) -> tuple[Any | None, Any |
         codecs = ", ".join(sorted({_codec(s) or "unknown" for s in video + audio}))
         raise MediaError(name, "forbidden-codec", f"none of its codecs is accepted ({codecs})")
     best_video = max(readable_video, key=lambda s: (_default(s), _pixels(s), -s.index), default=None)
-    best_audio = max(
-        readable_audio,
-        key=lambda s: (_default(s), s.codec_context.channels, s.codec_context.rate, -s.index),
-        default=None,
-    )
+    if audio_stream is None:
+        best_audio = max(
+            readable_audio,
+            key=lambda s: (_default(s), s.codec_context.channels, s.codec_context.rate, -s.index),
+            default=None,
+        )
+    else:
+        best_audio = _numbered(container, name, audio_stream, readable_audio)
     if best_video is not None and _pixels(best_video) > limits.max_pixels:
         context = best_video.codec_context
         raise MediaError(name, "too-large", f"pictures of {context.width}x{context.height} pixels are too large")
@@ -58,6 +64,16 @@ def choose(container: Any, name: str, limits: Limits) -> tuple[Any | None, Any |
                 name, "too-large", f"a duration of {float(end_s):.0f} s is more than {limits.max_duration_s:g} s"
             )
     return best_video, best_audio
+
+
+def _numbered(container: Any, name: str, number: int, readable: list[Any]) -> Any:
+    every = list(container.streams.audio)  # empty and unreadable ones count, as players count them
+    if not 0 <= number < len(every):
+        raise MediaError(name, "no-audio", f"has no sound stream number {number}, but {len(every)}, counted from 0")
+    if every[number] not in readable:
+        codec = _codec(every[number]) or "unknown"
+        raise MediaError(name, "forbidden-codec", f"its sound stream number {number} ({codec}) cannot be read")
+    return every[number]
 
 
 def _is_empty(container: Any, stream: Any) -> bool:

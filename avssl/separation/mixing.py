@@ -15,6 +15,7 @@ from avssl.errors import UsageError
 
 GAIN_LIMITS = (0.02, 50.0)  # of the interference; a nearly silent segment is not blown up to noise
 ENERGY_FLOOR = 1e-10
+BEND_HZ = (100.0, 300.0, 1000.0, 3000.0, 10000.0)
 
 
 class Mixtures(NamedTuple):
@@ -30,6 +31,23 @@ def match_energy(target: Tensor, other: Tensor) -> Tensor:
     wanted = target.square().mean(dim=-1, keepdim=True)
     present = other.square().mean(dim=-1, keepdim=True).clamp(min=ENERGY_FLOOR)
     return (wanted / present).sqrt().clamp(*GAIN_LIMITS)
+
+
+def bend(segments: Tensor, rate_hz: int, deviation_db: float, generator: torch.Generator | None = None) -> Tensor:
+    """Segments [B, S], each heard through a random smooth filter, as if from another microphone or instrument.
+
+    Its gain in dB is normal with this standard deviation at each of BEND_HZ, and straight between them over the
+    logarithm of the frequency. The phase stays.
+    """
+    samples = segments.shape[-1]
+    frequency_hz = torch.fft.rfftfreq(samples, 1 / rate_hz, device=segments.device)
+    edges = torch.tensor(BEND_HZ, device=segments.device).log()
+    place = frequency_hz.clamp(BEND_HZ[0], BEND_HZ[-1]).log()
+    right = torch.bucketize(place, edges).clamp(1, len(edges) - 1)
+    share = (place - edges[right - 1]) / (edges[right] - edges[right - 1])
+    drawn_db = deviation_db * torch.randn(len(segments), len(edges), generator=generator).to(segments)
+    gain_db = torch.lerp(drawn_db[:, right - 1], drawn_db[:, right], share)
+    return torch.fft.irfft(torch.fft.rfft(segments) * 10 ** (gain_db / 20), samples)
 
 
 def mix_neighbours(

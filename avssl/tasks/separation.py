@@ -18,7 +18,7 @@ from avssl.models.resunet30 import ResUNet30
 from avssl.models.separator_model import SeparatorModel
 from avssl.models.stft import power
 from avssl.models.weights import Difference
-from avssl.separation.mixing import mix_neighbours
+from avssl.separation.mixing import bend, mix_neighbours
 from avssl.tasks.base import Batch, Ranks, TaskOutput
 from avssl.tasks.separation_config import SeparationConfig
 
@@ -87,6 +87,8 @@ class SeparationTask(nn.Module):
 
     def forward(self, batch: Batch, *, ranks: Ranks, seed: int) -> TaskOutput:
         segments, config = batch["audio"][:, 0, 0], self.config
+        if config.bend_db:
+            segments = bend(segments, self.model.config.separator.rate_hz, config.bend_db)
         features = self.features(segments, batch["drawn_class"])
         mixed = mix_neighbours(segments, config.sources, loudness_db=config.loudness_db, peak=config.peak)
         estimate = self.model(mixed.mixture, features)

@@ -30,6 +30,9 @@ class SeparationConfig:
     start_in_phase: bool = False
     """New weights begin with half the mixture at the mixture's phase. From random phases, as in the published code,
     silence is the first thing that is learned, which small budgets never leave. Without effect on given weights."""
+    bend_db: float = 0.0
+    """Each segment is heard through a random smooth filter, whose gain deviates by so many dB (0: none): sounds of few
+    instruments and microphones then teach more."""
     loudness_db: tuple[float, float] | None = None
     """Loudness of the other segments beside the target's energy, uniform in this range (AudioSep: -10 to 10)."""
     peak: float | None = None
@@ -38,6 +41,8 @@ class SeparationConfig:
     def __post_init__(self) -> None:
         if self.sources < 2:
             raise ConfigError(f"task.sources is {self.sources}, but a mixture has 2 or more")
+        if self.bend_db < 0:
+            raise ConfigError(f"task.bend_db is {self.bend_db}, but a deviation is 0 or more")
         if self.loudness_db is not None and self.loudness_db[0] > self.loudness_db[1]:
             raise ConfigError(f"task.loudness_db {list(self.loudness_db)} must rise")
         if self.peak is not None and not 0 < self.peak <= 1:

@@ -71,7 +71,11 @@ def measured(study: Any, media: Path, work: Path) -> dict[str, Any]:
         runs.append(run_)
     return {
         "classes": sounds.classes,
-        "sounds": {"train": len(sounds.train), "held_out": len(sounds.held_out)},
+        "sounds": {
+            "train": len(sounds.train),
+            "held_out": len(sounds.held_out),
+            "rendered": study.rendered.sounds * len(sounds.classes) if study.rendered else 0,
+        },
         "pairs": {"label": pairs.label.tolist(), "other_label": pairs.other_label.tolist()},
         "bounds": measure.judge_bounds(pairs, study),
         "tagger": measure.judge_tagger(trained.tagger, sounds, study),

@@ -22,6 +22,7 @@ COMMANDS = {"separation": "make evidence-separation"}
 TABLES: Tables = {
     "conditions": (("separation",), tables.condition_table),
     "classes": (("separation",), tables.class_table),
+    "kinds": (("separation",), tables.kind_table),
     "song": (("separation",), tables.song_table),
     "parts": (("separation",), tables.parts_table),
     "machine": (("separation",), tables.machine_line),

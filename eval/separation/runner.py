@@ -24,6 +24,7 @@ from avssl.shards.sources import list_sources
 from avssl.training.config import TrainConfig
 from avssl.training.loop import Trainer
 from eval.separation.measure import class_features
+from eval.separation.rendered import render
 from eval.separation.sounds import Sounds, write_weak_clips
 from eval.separation.study import Study
 
@@ -35,7 +36,7 @@ Say = Callable[[str], None]
 class Trained(NamedTuple):
     """Folders of the models, and the seconds that each training took, waiting for other work included."""
 
-    shards: Path
+    shards: list[Path]
     anchors: Path
     tagger: Path
     separators: dict[str, Path]
@@ -47,7 +48,7 @@ def train_all(study: Study, sounds: Sounds, work: Path, say: Say) -> Trained:
     shards = pack(study, sounds, work)
     training_s: dict[str, float] = {}
     classes = [{"id": name, "name": name, "index": number} for number, name in enumerate(sounds.classes)]
-    common = {"data": {"shards": [str(shards)], "labels": "label"}, "model": {"classes": classes}}
+    common = {"data": {"shards": [str(folder) for folder in shards], "labels": "label"}, "model": {"classes": classes}}
 
     tree = merged(study.tagger, common)
     tree["model"]["tagger"]["classes"] = len(classes)
@@ -84,14 +85,22 @@ def train_all(study: Study, sounds: Sounds, work: Path, say: Say) -> Trained:
     return Trained(shards, anchors, tagger / "model", separators, training_s)
 
 
-def pack(study: Study, sounds: Sounds, work: Path) -> Path:
-    """Shards of the weakly labelled training clips."""
-    clips = work / "clips" / "clips.jsonl"
-    if not clips.exists():
-        write_weak_clips(sounds.train, sounds.classes, study.weak, study.rate_hz, study.seed, clips.parent)
+def pack(study: Study, sounds: Sounds, work: Path) -> list[Path]:
+    """Shards of the weakly labelled training clips: a folder of the real ones and, if any, one of the rendered ones."""
     options = BuildOptions(clip_s=study.weak.clip_s, audio_rate_hz=study.rate_hz)
-    build(list_sources(clips), work / "shards", options)
-    return work / "shards"
+    folders = []
+    for name in ("real", "rendered") if study.rendered else ("real",):
+        clips = work / "clips" / name / "clips.jsonl"
+        if not clips.exists():
+            if name == "rendered":
+                assert study.rendered
+                found = render(study.rendered, sounds.classes, study.rate_hz, study.seed)
+            else:
+                found = sounds.train
+            write_weak_clips(found, sounds.classes, study.weak, study.rate_hz, study.seed, clips.parent)
+        folders.append(work / "shards" / name)
+        build(list_sources(clips), folders[-1], options)
+    return folders
 
 
 @torch.no_grad()

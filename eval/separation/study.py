@@ -29,6 +29,17 @@ class Weak:
 
 
 @dataclass
+class Rendered:
+    """Sounds of the same classes that sound fonts play, to learn from beside the real ones."""
+
+    fonts: list[str]
+    """Files in the folder AVSSL_SOUND_FONTS (default /usr/share/sounds/sf2); used in turn."""
+    sounds: int
+    """Of each class."""
+    duration_s: float = 2.0
+
+
+@dataclass
 class Expectation:
     """A number that the study must reach. For small studies that a machine watches."""
 
@@ -50,6 +61,8 @@ class Study:
     further: dict[str, Any] = field(default_factory=dict)
     """What differs from `separator` in that training."""
     weak: Weak = field(default_factory=Weak)
+    rendered: Rendered | None = None
+    """null: only real sounds."""
     classes: int = 10
     """How many of the classes there are, the first by name."""
     held_out: int = 3

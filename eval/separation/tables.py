@@ -17,6 +17,7 @@ LABELS = {
     "adaptive": "adaptive",
     "shortcut": "shortcut",
 }
+_DRUMS = ("Bass_drum", "Hi_hat", "Snare_drum")
 _QUERIES = {"own": "own sound", "examples": "training examples", "swapped": "swapped"}
 
 
@@ -52,6 +53,30 @@ def class_table(results: Results) -> str:
         values = [run["end"]["examples"]["si_sdri"] for run in runs] + [tree["bounds"]["oracle"]["si_sdri"]]
         rows.append([name.replace("_", " "), *(_db(fmean(column[n] for n in mine)) for column in values)])
     return markdown_table(["class", *(run["method"] for run in runs), "oracle"], rows)
+
+
+def kind_table(results: Results) -> str:
+    """SI-SDRi by what is wanted out of what, drums or tones, mean and median, queries made from training examples."""
+    tree = results.tree
+    drum = [name in _DRUMS for name in tree["classes"]]
+    pairs = list(zip(tree["pairs"]["label"], tree["pairs"]["other_label"], strict=True))
+    rows = []
+    for wanted, other in ((True, False), (False, True), (False, False), (True, True)):
+        mine = [n for n, (label, beside) in enumerate(pairs) if (drum[label], drum[beside]) == (wanted, other)]
+        if not mine:
+            continue
+        row = [f"{_kind(wanted)} out of {_kind(other)}", str(len(mine))]
+        for run in tree["runs"]:
+            if run["method"] != "first":
+                values = [run["end"]["examples"]["si_sdri"][n] for n in mine]
+                row.append(f"{_db(fmean(values))} ({_db(median(values))})")
+        rows.append([*row, _db(fmean(tree["bounds"]["oracle"]["si_sdri"][n] for n in mine))])
+    methods = [run["method"] for run in tree["runs"] if run["method"] != "first"]
+    return markdown_table(["pair", "mixtures", *methods, "oracle"], rows)
+
+
+def _kind(drum: bool) -> str:
+    return "drum" if drum else "tones"
 
 
 def song_table(results: Results) -> str:

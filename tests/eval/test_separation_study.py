@@ -183,7 +183,7 @@ def result(tmp_path):
     tree = {
         "environment": machine,
         "study": {**configuration.plain(study()), "expect": [expected]},
-        "classes": ["bell", "big_drum"],
+        "classes": ["bell", "Bass_drum"],
         "pairs": {"label": [0, 1], "other_label": [1, 0]},
         "bounds": {"oracle": {"si_sdri": [17.0, 18.0], "sdri": [16.0, 17.0]}, "mixture": {"si_sdr": [0.0, 0.0]}},
         "tagger": {"map": 0.8, "accuracy": 0.7, "chance_map": 0.1, "sounds": 30},
@@ -203,7 +203,8 @@ def test_tables_are_made_from_the_file(tmp_path):
     made = re.sub(" +", " ", fill(text, tmp_path, page.TABLES, page.COMMANDS))
     assert "| soft (probabilities) | 5.0 | 4.0 | -3.0 | 3.0 | 4.0 | 4.0 |" in made
     assert "| *oracle ratio mask* | 17.5 |" in made
-    assert "| big drum | 3.0 | 4.0 | 18.0 |" in made
+    assert "| Bass drum | 3.0 | 4.0 | 18.0 |" in made
+    assert "| drum out of tones | 1 | 3.0 (3.0) | 4.0 (4.0) | 18.0 |" in made
     assert "| vocals | -3.0 | 4.5 |" in made
     assert "| tagger: mAP on unseen sounds | 0.800 | 0.100 |" in made
     assert "first 10.0" in made

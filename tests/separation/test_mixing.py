@@ -5,7 +5,7 @@ import torch
 
 from avssl.errors import UsageError
 from avssl.separation.consistency import make_consistent, residual
-from avssl.separation.mixing import match_energy, mix_neighbours
+from avssl.separation.mixing import BEND_HZ, bend, match_energy, mix_neighbours
 
 
 def segments(count=5, seed=0):
@@ -89,3 +89,19 @@ def test_by_energy_a_silent_source_stays_silent_and_equal_is_the_least_change():
         other = sources + share[:, None] * residual(mixture, sources)
         assert (equal - sources).square().sum() < (other - sources).square().sum()
     assert make_consistent(mixture, torch.zeros(2, 4000), "energy").isfinite().all()
+
+
+def test_bending_changes_levels_smoothly_and_keeps_phases():
+    rate_hz, samples = 32000, 32000  # bins of 1 Hz
+    click = torch.zeros(500, samples)
+    click[:, 0] = 1
+    spectra = torch.fft.rfft(bend(click, rate_hz, 3.0, torch.Generator().manual_seed(0)))
+    assert float(spectra.imag.abs().max()) < 1e-4 and float(spectra.real.min()) > 0
+    gain_db = 20 * spectra.real.log10()
+    at = [round(edge) for edge in BEND_HZ]
+    torch.testing.assert_close(gain_db[:, at].std(0), torch.full((len(at),), 3.0), rtol=0.15, atol=0)
+    assert abs(float(torch.corrcoef(gain_db[:, at].T)[0, 1])) < 0.15  # independent of each other
+    middle = round((BEND_HZ[2] * BEND_HZ[3]) ** 0.5)
+    torch.testing.assert_close(gain_db[:, middle], gain_db[:, at[2:4]].mean(1), atol=0.02, rtol=0)
+    torch.testing.assert_close(gain_db[:, 20], gain_db[:, at[0]], atol=0.02, rtol=0)  # flat beyond the ends
+    torch.testing.assert_close(bend(click, rate_hz, 0.0), click, atol=1e-6, rtol=0)

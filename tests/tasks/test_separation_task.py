@@ -97,6 +97,15 @@ def test_losses(loss):
     assert float(output["metrics"]["sdr_db"]) == pytest.approx(-float(decibels.mean()), rel=1e-3)
 
 
+def test_bending_changes_what_is_learned_from():
+    task, plain = make_task("soft", bend_db=6.0), make_task("soft")
+    assert float(task(batch(), ranks=ALONE, seed=0)["loss"].detach()) != float(
+        plain(batch(), ranks=ALONE, seed=0)["loss"].detach()
+    )
+    with pytest.raises(ConfigError, match="bend_db"):
+        SeparationConfig(bend_db=-1.0)
+
+
 def test_it_learns_to_take_one_of_two_tones():
     task = make_task("one_hot", loss="sdr", start_in_phase=True)
     t = torch.arange(4096) / 8000
