@@ -42,7 +42,8 @@ def render_clip360(config: Scene360Config, clip: int) -> tuple[np.ndarray, np.nd
 
 def truth_row(config: Scene360Config, clip: int) -> dict[str, Any]:
     """The clip's line of the manifest. `label` is the class of the first object (null without any); every object has
-    its directions every `step_s` seconds, and the times its rendered sounds begin (null for real sounds)."""
+    its directions every `step_s` seconds, and the times its rendered sounds begin (null for real sounds). `place`: its
+    three numbers (`scene360_place`), null without."""
     scene = draw_scene360(config, clip)
     times_s = np.arange(0.0, config.duration_s + 1e-9, TRUTH_STEP_S)
     objects = []
@@ -69,6 +70,7 @@ def truth_row(config: Scene360Config, clip: int) -> dict[str, Any]:
         "objects": objects,
         "decoy": scene.decoy.name if scene.decoy is not None else None,
         "ambience_db": round(scene.ambience_db, 2),
+        "place": None if scene.place is None else {key: round(value, 4) for key, value in vars(scene.place).items()},
     }
 
 

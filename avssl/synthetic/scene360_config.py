@@ -19,6 +19,7 @@ class Scene360Config:
     objects: tuple[int, int] = (1, 3)  # least and greatest number a clip
     decoys: float = 0.0  # share of clips with one more sound that is mono: of a class not seen, from no direction
     ambience_db: tuple[float, float] = (-40.0, -25.0)  # of the diffuse noise, below the objects
+    place: float = 0.0  # 0 to 1: how far a clip has a look and a diffuse sound of its own (`scene360_place`)
     speed_deg_s: float = 20.0  # greatest speed along the horizon
     latitude_deg: float = 40.0  # objects start at elevations within plus and minus this
     spacing_deg: float = 50.0  # least angle between objects at the start
@@ -46,6 +47,8 @@ class Scene360Config:
         check(0 <= self.decoys <= 1, "decoys", "from 0 to 1")
         check(self.decoys == 0 or most < self.classes, "decoys", "0 where objects may be of all classes")
         check(self.ambience_db[0] <= self.ambience_db[1], "ambience_db", "two levels, the first not greater")
+        check(0 <= self.place <= 1, "place", "from 0 to 1")
+        check(self.place == 0 or self.audio_rate_hz >= 16_000, "place", "0 where audio_rate_hz is below 16000")
         check(0 <= self.latitude_deg <= 80, "latitude_deg", "from 0 to 80")
         check(0 <= self.spacing_deg <= 90, "spacing_deg", "from 0 to 90")
         check(self.width_px >= 64 and self.width_px % 4 == 0, "width_px", "a multiple of 4, at least 64")

@@ -13,6 +13,7 @@ import numpy as np
 from avssl.errors import ConfigError
 from avssl.rng import sample_generator
 from avssl.synthetic.scene360_config import Scene360Config
+from avssl.synthetic.scene360_place import Place, draw_place
 from avssl.synthetic.world_picture import shape_motion
 from avssl.synthetic.world_scene import Scene, draw_scene
 
@@ -74,6 +75,7 @@ class Scene360:
     ambience_db: float
     panorama: str | None  # the background's file; None: rendered
     panorama_turn: float  # share of the full circle
+    place: Place | None
 
 
 def frame(azimuth: np.ndarray, elevation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,6 +121,7 @@ def draw_scene360(config: Scene360Config, clip: int) -> Scene360:
         ambience_db=float(random.uniform(*config.ambience_db)),
         panorama=config.panoramas[random.integers(len(config.panoramas))] if config.panoramas else None,
         panorama_turn=turn,
+        place=draw_place(config, clip),
     )
 
 

@@ -10,6 +10,7 @@ from avssl.errors import UsageError
 from avssl.rng import sample_generator
 from avssl.synthetic.scene360_config import Scene360Config
 from avssl.synthetic.scene360_objects import Object360, Scene360, frame
+from avssl.synthetic.scene360_place import in_its_colours
 from avssl.synthetic.world_picture import NOISE_SHARE, hsv_to_rgb, shape_distance
 
 _EXTENT = 1.6  # of a shape, in units of its radius: nothing of it lies further out
@@ -24,6 +25,8 @@ def render_picture360(config: Scene360Config, scene: Scene360) -> np.ndarray:
         background = read_panorama(scene.panorama, width)
     else:
         background = _background(pixel_directions(width), random)
+    if scene.place is not None:
+        background = in_its_colours(background, pixel_directions(width), scene.place, config.place)
     background = np.roll(background, round(scene.panorama_turn * width), axis=1)
     frames = np.repeat(background[None].astype(np.float32), len(times_s), axis=0)
     for each in scene.objects:

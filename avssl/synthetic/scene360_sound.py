@@ -11,6 +11,7 @@ from avssl.errors import UsageError
 from avssl.rng import sample_generator
 from avssl.synthetic.scene360_config import Scene360Config
 from avssl.synthetic.scene360_objects import Scene360, Sounding
+from avssl.synthetic.scene360_place import HUM_DB, hum
 from avssl.synthetic.world_sound import PEAK, coloured_noise, render_sound
 
 _STEP_S = 0.01  # between the directions worked out; straight in between
@@ -37,7 +38,11 @@ def render_sound360(config: Scene360Config, scene: Scene360) -> np.ndarray:
     if scene.decoy is not None:
         total[0] += _mono(config, scene.decoy)
     loudness = float(np.sqrt(np.square(total[0]).mean())) or _LEVEL
-    total += loudness * 10 ** (scene.ambience_db / 20) * _diffuse(samples, random)
+    total += loudness * 10 ** (scene.ambience_db / 20) * _diffuse([coloured_noise(samples, random) for _ in range(4)])
+    if (place := scene.place) is not None:
+        random = sample_generator(config.seed, 15, scene.clip)
+        noises = [hum(place, samples, config.audio_rate_hz, random) for _ in range(4)]
+        total += loudness * config.place * 10 ** (HUM_DB / 20) * _diffuse(noises)
     return total * min(1.0, PEAK / max(float(np.abs(total).max()), 1e-9))
 
 
@@ -83,9 +88,9 @@ def _real_sound(path: str, config: Scene360Config, random: np.random.Generator) 
     return heard * np.float32(_LEVEL / max(float(np.sqrt(np.square(heard).mean())), 1e-4))
 
 
-def _diffuse(samples: int, random: np.random.Generator) -> np.ndarray:
-    """Noise from all around alike [4, S], of level 1 in W: in SN3D the others have a third of its power."""
-    channels = [coloured_noise(samples, random) for _ in range(4)]
-    noise = np.stack([channel / np.sqrt(np.square(channel).mean()) for channel in channels])
+def _diffuse(noises: list[np.ndarray]) -> np.ndarray:
+    """Noise from all around alike [4, S] of four independent ones [S], of level 1 in W: in SN3D the others have a third
+    of its power."""
+    noise = np.stack([channel / np.sqrt(np.square(channel).mean()) for channel in noises])
     noise[1:] *= np.sqrt(1 / 3)
     return noise

@@ -28,7 +28,7 @@ from eval.alignment.learn import view_config
 from eval.alignment.scenes import FPS, Scenes
 from eval.alignment.study import Hearing, Study, Training, World
 from eval.alignment.towers import SceneAudio
-from eval.alignment.views import heard, views_of
+from eval.alignment.views import BEFORE, heard, views_of
 from eval.alignment.worlds import DURATION_S, HELD_OUT_SEED, config_of, load, render
 from eval.robustness.measure import auroc
 from eval.robustness.runner import one_thread
@@ -116,7 +116,8 @@ def examples(scenes: Scenes, places: np.ndarray, training: Training) -> tuple[di
         for name, (hearing, channels) in HEARINGS.items():
             sounds[name].append(heard(scenes, rows, looks, hearing)[:, 0, channels])
         for row, look in zip(rows, looks, strict=True):
-            shown.append(within(torch.from_numpy(look.view_deg[0]), torch.from_numpy(places[row, :, look.frame[0]])))
+            there = torch.from_numpy(places[row, :, look.frame[0] + BEFORE])
+            shown.append(within(torch.from_numpy(look.view_deg[0]), there))
     return {name: torch.cat(some) for name, some in sounds.items()}, torch.stack(shown).float()
 
 

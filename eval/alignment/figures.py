@@ -9,23 +9,28 @@ from eval.alignment.measure_names import TURNS_DEG
 from eval.robustness.figures import pyplot, save
 from eval.robustness.summary import Results
 
-COLOURS = ("#666666", "#E69F00", "#D55E00", "#0072B2", "#009E73", "#56B4E9", "#CC79A7", "#000000")
-TASKS = {"avsa_bin_4": "AVSA-Bin, 4 views", "avc_bin_4": "AVC-Bin, 4 views"}
+COLOURS = ("#0072B2", "#E69F00", "#666666", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#000000")
+TASKS = {"avsa_bin_4": "AVSA-Bin", "avc_bin_4": "AVC-Bin"}
 
 
-def bin_figure(results: Results, world: str, methods: Sequence[str], path: Path) -> None:
-    """Accuracy of the two tasks by pretraining, every seed a dot."""
+def bin_figure(results: Results, worlds: Sequence[str], methods: Sequence[str], path: Path) -> None:
+    """Accuracy of the two tasks at 4 views by pretraining and world, every seed a dot; open dots: with transformer."""
     plt = pyplot()
-    present = [name for name in methods if results.runs(world, name)]
-    figure, axes = plt.subplots(1, len(TASKS), figsize=(9, 0.8 + 0.3 * len(present)), layout="constrained", sharey=True)
-    for axis, (key, title) in zip(axes, TASKS.items(), strict=True):
-        for place, name in enumerate(reversed(present)):
-            values = 100 * results.values(world, name, key)
-            axis.plot(values, [place] * len(values), "o", color="#56B4E9", markersize=4)
-            axis.plot(values.mean(), place, "|", color="#D55E00", markersize=14, markeredgewidth=2)
+    present = [name for name in methods if any(results.runs(world, name) for world in worlds)]
+    size = (9, 1.0 + 0.35 * len(present))
+    figure, axes = plt.subplots(1, len(TASKS), figsize=size, layout="constrained", sharey=True)
+    for axis, (task, title) in zip(axes, TASKS.items(), strict=True):
+        for number, (world, colour) in enumerate(zip(worlds, COLOURS, strict=False)):
+            lift = 0.5 * (number - (len(worlds) - 1) / 2) / len(worlds)
+            axis.plot([], [], "o", color=colour, markersize=4, label=results.worlds[world])
+            for place, name in enumerate(reversed(present)):
+                for key, face in ((task, colour), (f"{task}_transformer", "none")):
+                    values = 100 * results.values(world, name, key)
+                    axis.plot(values, [place - lift] * len(values), "o", color=colour, mfc=face, markersize=4)
         axis.axvline(50, color="#999999", linewidth=0.8, linestyle="--")
-        axis.set(title=title, xlabel="% (dashed: chance)", yticks=range(len(present)))
+        axis.set(title=f"{title}, 4 views", xlabel="% (dashed: chance)", yticks=range(len(present)))
     axes[0].set_yticklabels([results.methods[name] for name in reversed(present)])
+    axes[0].legend(frameon=False, fontsize=8)
     save(figure, path)
 
 

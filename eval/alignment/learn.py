@@ -19,11 +19,12 @@ from avssl.training.config import OptimConfig, ScheduleConfig
 from avssl.training.distributed import ProcessGroup
 from avssl.training.optim import learning_rate, make_optimizer, set_learning_rate
 from eval.alignment import towers
-from eval.alignment.scenes import BANDS, FPS, FRAMES, RATE_HZ, Scenes
+from eval.alignment.scenes import BANDS, FPS, HEARD_FRAMES, RATE_HZ, Scenes
 from eval.alignment.study import Method, Run, Training
 from eval.alignment.views import heard, moments_of, seen, views_of
 from eval.robustness.towers import Ready
 
+_ROOM_DEG = 240.0  # of the horizon's 360: more of it is seldom found at random
 CHANNELS = {"ambisonics": 4, "tetrahedral": 4, "stereo": 2, "mono": 1}
 
 
@@ -34,7 +35,7 @@ def make_model(method: Method, training: Training) -> TwoTower:
             video=TowerConfig(towers.VIDEO, {"width": 2 * training.width}),
             audio=TowerConfig(towers.AUDIO, {"width": training.width}),
             audio_input=AudioInput(
-                RATE_HZ, FRAMES / FPS, CHANNELS[method.hearing], FrontEndConfig("log_mel", {"bands": BANDS})
+                RATE_HZ, HEARD_FRAMES / FPS, CHANNELS[method.hearing], FrontEndConfig("log_mel", {"bands": BANDS})
             ),
             head=None,
             alignment=AlignmentConfig(depth=method.depth, context=method.context, dim=64),
@@ -46,7 +47,13 @@ def make_model(method: Method, training: Training) -> TwoTower:
 
 def view_config(training: Training, views: int) -> ViewConfig:
     """How viewpoints are drawn to train and to measure."""
-    return ViewConfig(views=views, fov_deg=training.fov_deg, latitude_deg=training.latitude_deg, flip=training.flip)
+    return ViewConfig(
+        views=views,
+        fov_deg=training.fov_deg,
+        latitude_deg=training.latitude_deg,
+        spacing_deg=min(training.spacing_deg, _ROOM_DEG / views),
+        flip=training.flip,
+    )
 
 
 class Learner:
@@ -76,7 +83,8 @@ class Learner:
         self.steps = learner.steps
 
     def _config(self, mode: str) -> AVSAConfig:
-        return AVSAConfig(mode=mode, negatives=self.run.method.negatives)  # type: ignore[arg-type]
+        method = self.run.method
+        return AVSAConfig(mode=mode, negatives=method.negatives, candidates=method.candidates)  # type: ignore[arg-type]
 
     def _learn(self, mode: str, views: int, steps: int) -> list[dict[str, float]]:
         training, ranks = self.run.training, ProcessGroup()

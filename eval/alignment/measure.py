@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avssl.evaluation.alignment import alignment_scores
-from avssl.evaluation.bin_tasks import angle_between_deg, solve
+from avssl.evaluation.bin_tasks import Task, angle_between_deg, solve
 from avssl.evaluation.scene_config import HeadTraining
 from avssl.evaluation.scenes import Scenes as Features
 from avssl.evaluation.scenes import first_views, with_transformer
@@ -25,8 +25,17 @@ from eval.alignment.study import Hearing, Run
 from eval.alignment.views import Draw, heard, seen, views_of
 
 VIEWS = 4
-HEAD = HeadTraining(passes=12, batch_size=32, lr=1e-3, drop_at=[9], hidden=128)
+HEAD = HeadTraining(passes=12, batch_size=32, lr=3e-3, drop_at=[9], hidden=128)
 
+ASKED: tuple[tuple[Task, int, str], ...] = (  # task, number of views, features: the paper's and the yaw
+    ("avsa_bin", 1, ""),
+    ("avsa_bin", VIEWS, ""),
+    ("avsa_bin", VIEWS, "_transformer"),
+    ("avc_bin", 1, ""),
+    ("avc_bin", VIEWS, ""),
+    ("avc_bin", VIEWS, "_transformer"),
+    ("yaw", VIEWS, ""),
+)
 HEAD_SHARE = 0.6  # of the held-out scenes, to train heads: the model has not seen these either
 _DRAWS = 6  # of each scene
 _TURNED = 100  # looks whose sound is turned
@@ -51,14 +60,12 @@ def measure(model: TwoTower, run: Run, train: Scenes, held_out: Scenes) -> dict[
         found["own_view"] = own_view(model, test)
         if model.aligner.config.depth:
             kinds["_transformer"] = (with_transformer(model, fit), with_transformer(model, test))
-    for kind, (first, second) in kinds.items() if with_heads else ():
-        for views in (1, VIEWS):
-            parts = first_views(first, views), first_views(second, views)
-            for task, key in (("avsa_bin", "accuracy"), ("avc_bin", "accuracy"), ("yaw", "mean_error_deg")):
-                if task != "yaw" or views == VIEWS:
-                    with torch.enable_grad():
-                        solved = solve(task, *parts, HEAD, seed=run.seed)  # type: ignore[arg-type]
-                    found[f"{task}_{views}{kind}"] = solved.metrics[key]
+    for task, views, kind in ASKED if with_heads else ():
+        if kind in kinds:
+            first, second = (first_views(part, views) for part in kinds[kind])
+            with torch.enable_grad():
+                solved = solve(task, first, second, HEAD, seed=run.seed)
+            found[f"{task}_{views}{kind}"] = solved.metrics["mean_error_deg" if task == "yaw" else "accuracy"]
     found |= over_turns(model, run, rest)
     if run.world.kind != "chart" and (chart := load_chart()) is not None:
         scenes = Scenes(chart.held_out.video, chart.held_out.power, train.level)

@@ -18,16 +18,17 @@ from eval.robustness.summary import Results
 PAGE = Path("docs/avsa-evidence.md")
 FIGURES = Path("docs/figures")
 RESULTS = Path("eval/results")
-WORLD = "rendered"
-PRETRAINING = ("avc", "avts", "avsa", "avsa_scratch")
+WORLD = "places"  # where all methods are compared
+WORLDS = (WORLD, "faint", "plain")
+PRETRAINING = ("avc", "avc_transformer", "avts", "avsa_direct", "avsa", "avsa_scratch")
 VIEWS = ("avsa_2", "avsa", "avsa_8")
 HEARING = ("avc", "avsa", "avc_ambisonics", "avsa_ambisonics", "avsa_stereo", "avsa_mono")
-SHAPE = ("avsa", "avsa_direct", "avsa_mlp", "avsa_hard", "avsa_easy")
+SHAPE = ("avsa", "avsa_direct", "avsa_paper", "avsa_hard", "avc_transformer")
 TURNED = ("avc", "avts", "avsa", "avsa_ambisonics", "avsa_stereo", "avsa_mono")
 ON_CHART = (
-    ("rendered", "avc", "chart_"),
-    ("rendered", "avsa", "chart_"),
-    ("rendered", "avsa_ambisonics", "chart_"),
+    (WORLD, "avc", "chart_"),
+    (WORLD, "avsa", "chart_"),
+    (WORLD, "avsa_ambisonics", "chart_"),
     ("chart", "chart_tetrahedral", ""),
     ("chart", "chart_ambisonics", ""),
 )
@@ -46,6 +47,11 @@ def _methods(*names: str) -> tuple[tuple[str, ...], object]:
     return ("alignment",), lambda found: tables.method_table(found, WORLD, names)
 
 
+def _shown(found: Results) -> list[str]:
+    """The worlds of WORLDS that have runs."""
+    return [world for world in WORLDS if any(run["world"] == world for run in found.tree["runs"])]
+
+
 STUDY = "eval/alignment/full.yaml"
 COMMANDS = {
     "alignment": f"python -m eval.alignment {STUDY}",
@@ -53,16 +59,19 @@ COMMANDS = {
     "alignment_ceiling": f"python -m eval.alignment.ceiling {STUDY}",
 }
 TABLES: Tables = {
+    "paper": (("alignment",), lambda found: tables.paper_table(found, _shown(found))),
+    "gain": (("alignment",), lambda found: tables.gain_table(found, _shown(found))),
     "pretraining": _methods(*PRETRAINING),  # type: ignore[dict-item]
+    "faint": (("alignment",), lambda found: tables.method_table(found, "faint", PRETRAINING)),
+    "plain": (("alignment",), lambda found: tables.method_table(found, "plain", PRETRAINING)),
     "views": _methods(*VIEWS),  # type: ignore[dict-item]
     "hearing": _methods(*HEARING),  # type: ignore[dict-item]
     "shape": _methods(*SHAPE),  # type: ignore[dict-item]
-    "goals": (("alignment",), lambda found: tables.goal_table(found, WORLD, ON_CHART[1])),
+    "goals": (("alignment",), lambda found: tables.goal_table(found, _shown(found), ON_CHART[1])),
     "ceiling": (
         ("alignment_ceiling",),
         lambda found: tables.method_table(found, WORLD, tuple(found.methods), {"auc": "AUROC"}),
     ),
-    "gain": (("alignment",), lambda found: tables.gain_table(found, WORLD, PRETRAINING[1:])),
     "turned": (("alignment",), lambda found: tables.method_table(found, WORLD, TURNED, tables.TURN)),
     "scores": (("alignment",), lambda found: tables.score_table(found, WORLD, TURNED)),
     "beams": (("alignment_chart",), beam_table),
@@ -78,7 +87,7 @@ def draw(results: Path, folder: Path) -> None:
     if not (path := results / "alignment.json").exists():
         return
     found = Results.read(path)
-    figures.bin_figure(found, WORLD, tuple(found.methods), folder / "avsa-bin.png")
+    figures.bin_figure(found, _shown(found), tuple(found.methods), folder / "avsa-bin.png")
     figures.turn_figure(found, WORLD, TURNED, folder / "avsa-turns.png")
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from avssl.models.front_ends import mel_filters
 
 FPS = 4.0
-FRAMES = 2  # of a training clip: half a second
+FRAMES = 2  # of a look: half a second of pictures,
+HEARD_FRAMES = 4  # and a second of sound, whose middle they are
 RATE_HZ = 16_000
 COLUMNS_A_FRAME = 5  # of the spectrogram: 50 ms each
 BANDS = 40

@@ -36,6 +36,8 @@ class World:
     """Of the objects, see `Scene360Config`: 40° across on average, a third to a half of a view."""
     variation: float = 0.3
     noise: float = 0.5
+    place: float = 0.0
+    """How far every scene has a look and a diffuse sound of its own, see `avssl.synthetic.scene360_place`."""
     kind: Literal["rendered", "photos", "chart"] = "rendered"
     """`photos`: backgrounds are photos and sounds recordings from $AVSSL_MEDIA, shapes are rendered; `chart`: the real
     360° clip there with sources at known directions, its first part to train on and the rest to measure on."""
@@ -67,6 +69,8 @@ class Training:
     fov_deg: tuple[float, float] = (80.0, 100.0)
     latitude_deg: tuple[float, float] = (-20.0, 20.0)
     """Of the views."""
+    spacing_deg: float = 36.0
+    """Least angle between two views of a scene; less where so many views have no room."""
     flip: float = 0.5
 
 
@@ -82,6 +86,8 @@ class Method:
     hearing: Hearing = "tetrahedral"
     curriculum: bool = True
     negatives: Literal["easy+hard", "hard", "easy"] = "easy+hard"
+    candidates: Literal["paper", "released"] = "released"
+    """Which easy negatives a view has: one view of each other scene, as the published model had, or all (`paper`)."""
     depth: int | None = 2
     """Layers of the transformers; avc has none: null."""
     context: Literal["attention", "mlp"] = "attention"

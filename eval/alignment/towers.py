@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from avssl.models.config import AudioInput, FrontEndConfig
 from avssl.models.registry import register
 from avssl.models.tower import Tower
-from eval.alignment.scenes import BANDS, FPS, FRAMES, RATE_HZ
+from eval.alignment.scenes import BANDS, FPS, HEARD_FRAMES, RATE_HZ
 from eval.robustness.towers import VIDEO
 
 __all__ = ["AUDIO", "VIDEO"]
@@ -18,7 +18,7 @@ AUDIO = "study_scene_audio"
 @register(
     "audio",
     AUDIO,
-    input=AudioInput(RATE_HZ, FRAMES / FPS, 4, FrontEndConfig("log_mel", {"bands": BANDS})),
+    input=AudioInput(RATE_HZ, HEARD_FRAMES / FPS, 4, FrontEndConfig("log_mel", {"bands": BANDS})),
     source="eval/alignment",
 )
 class SceneAudio(Tower):

@@ -15,9 +15,10 @@ from avssl.spatial.config import ViewConfig
 from avssl.spatial.draw import draw_views
 from avssl.spatial.hear import hear
 from avssl.spatial.views import see
-from eval.alignment.scenes import COLUMNS_A_FRAME, FRAMES, SIDE_PX, Scenes, decibels
+from eval.alignment.scenes import COLUMNS_A_FRAME, FRAMES, HEARD_FRAMES, SIDE_PX, Scenes, decibels
 from eval.alignment.study import Hearing
 
+BEFORE = (HEARD_FRAMES - FRAMES) // 2  # frames that are heard before the first that is seen
 _THIRD = 2 * math.pi / 3
 _BACK = 8**0.5 / 3  # distance from the axis of the three ears that look back
 EARS = torch.tensor(  # of tetrahedral hearing: front, and three beams to the back around it
@@ -26,7 +27,8 @@ EARS = torch.tensor(  # of tetrahedral hearing: front, and three beams to the ba
 
 
 class Draw(NamedTuple):
-    """K looks at one scene: viewpoints [K, 5] in degrees, mirrored or not [K], and the first frame of each [K]."""
+    """K looks at one scene: viewpoints [K, 5] in degrees, mirrored or not [K], and the frame [K] at which each's sound
+    begins; its pictures are in the middle of that."""
 
     view_deg: np.ndarray
     flip: np.ndarray
@@ -36,22 +38,22 @@ class Draw(NamedTuple):
 def views_of(scenes: Scenes, random: np.random.Generator, config: ViewConfig) -> Draw:
     """Several views of one moment, all at random."""
     drawn = draw_views(random, config)
-    moment = random.integers(scenes.video.shape[1] - FRAMES + 1)
+    moment = random.integers(scenes.video.shape[1] - HEARD_FRAMES + 1)
     return Draw(drawn["view_deg"], drawn["view_flip"], np.full(config.views, moment))
 
 
 def moments_of(scenes: Scenes, random: np.random.Generator, config: ViewConfig, moments: int) -> Draw:
     """Several moments of one view, which do not overlap. `config.views` is 1."""
     drawn = draw_views(random, config)
-    places = random.permutation(scenes.video.shape[1] // FRAMES)[:moments]
-    return Draw(drawn["view_deg"].repeat(moments, 0), drawn["view_flip"].repeat(moments, 0), places * FRAMES)
+    places = random.permutation(scenes.video.shape[1] // HEARD_FRAMES)[:moments]
+    return Draw(drawn["view_deg"].repeat(moments, 0), drawn["view_flip"].repeat(moments, 0), places * HEARD_FRAMES)
 
 
 def seen(scenes: Scenes, rows: Sequence[int], draws: Sequence[Draw]) -> Tensor:
     """Pictures [B, K, 3, FRAMES, SIDE_PX, SIDE_PX] about -2 to 2."""
     views, flips, frames = joined(draws)
     each = [
-        scenes.video[row, frame : frame + FRAMES]
+        scenes.video[row, frame + BEFORE : frame + BEFORE + FRAMES]
         for row, some in zip(rows, frames.tolist(), strict=True)
         for frame in some
     ]
@@ -63,13 +65,13 @@ def seen(scenes: Scenes, rows: Sequence[int], draws: Sequence[Draw]) -> Tensor:
 def heard(
     scenes: Scenes, rows: Sequence[int], draws: Sequence[Draw], hearing: Hearing, turns: Tensor | None = None
 ) -> Tensor:
-    """Log mel spectrograms [B, K, C, FRAMES * COLUMNS_A_FRAME, BANDS] of mean 0 and deviation 1 (of W).
+    """Log mel spectrograms [B, K, C, HEARD_FRAMES * COLUMNS_A_FRAME, BANDS] of mean 0 and deviation 1 (of W).
 
     turns [B, 3, 3]: the sound scenes are turned by so much first. How a view's channels are made of W, Y, Z, X is what
     the product's own functions make of four unit channels.
     """
     views, flips, frames = joined(draws)
-    length = FRAMES * COLUMNS_A_FRAME
+    length = HEARD_FRAMES * COLUMNS_A_FRAME
     each = [
         scenes.power[row, start : start + length]
         for row, some in zip(rows, (frames * COLUMNS_A_FRAME).tolist(), strict=True)

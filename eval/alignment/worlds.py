@@ -90,5 +90,6 @@ def config_of(world: World, seed: int) -> Scene360Config:
         size=world.size,
         variation=world.variation,
         noise=world.noise,
+        place=world.place,
         seed=seed,
     )

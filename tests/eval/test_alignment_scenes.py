@@ -10,7 +10,19 @@ from avssl.spatial.ambisonics import encode, rotate
 from avssl.spatial.config import ViewConfig
 from avssl.spatial.directions import direction, rotation
 from avssl.spatial.hear import hear
-from eval.alignment.scenes import BANDS, COLUMNS_A_FRAME, FFT, FPS, FRAMES, HOP, RANGE_DB, RATE_HZ, Level, Scenes, power
+from eval.alignment.scenes import (
+    BANDS,
+    COLUMNS_A_FRAME,
+    FFT,
+    FPS,
+    HEARD_FRAMES,
+    HOP,
+    RANGE_DB,
+    RATE_HZ,
+    Level,
+    Scenes,
+    power,
+)
 from eval.alignment.views import EARS, Draw, heard, moments_of, seen, views_of
 
 FRONT_END = {"fft": FFT, "hop": HOP, "bands": BANDS, "exponent": 2.0, "range_db": RANGE_DB, "mean_db": 0, "std_db": 1}
@@ -52,8 +64,8 @@ def test_a_view_hears_what_the_front_end_makes_of_the_turned_waveform(sound, hea
     front_end = create_front_end(AudioInput(RATE_HZ, 2.0, channels.shape[2], FrontEndConfig("log_mel", FRONT_END)))
     whole = front_end(channels.flatten(0, 1)).unflatten(0, (2, 2))
     start = 2 * COLUMNS_A_FRAME
-    expected = whole[..., start : start + FRAMES * COLUMNS_A_FRAME, :]
-    assert got.shape == (2, 2, channels.shape[2], FRAMES * COLUMNS_A_FRAME, BANDS)
+    expected = whole[..., start : start + HEARD_FRAMES * COLUMNS_A_FRAME, :]
+    assert got.shape == (2, 2, channels.shape[2], HEARD_FRAMES * COLUMNS_A_FRAME, BANDS)
     # The range below the loudest is taken over the window here, over the whole sound there.
     assert (got - expected).abs().max() < 0.05
 
@@ -96,5 +108,5 @@ def test_moments_of_one_view_do_not_overlap(sound):
     draw = moments_of(scenes, random, ViewConfig(views=1), 4)
     assert (draw.view_deg == draw.view_deg[0]).all() and (draw.flip == draw.flip[0]).all()
     starts = np.sort(draw.frame)
-    assert (np.diff(starts) >= FRAMES).all() and starts[-1] + FRAMES <= scenes.video.shape[1]
+    assert (np.diff(starts) >= HEARD_FRAMES).all() and starts[-1] + HEARD_FRAMES <= scenes.video.shape[1]
     assert scenes.power.shape[1] == scenes.video.shape[1] * COLUMNS_A_FRAME and FPS * HOP * COLUMNS_A_FRAME == RATE_HZ

@@ -123,10 +123,12 @@ def write_results(folder):
     study = Study.read(ROOT / page.STUDY)
     numbers = {method.name: number / 100 for number, method in enumerate(study.methods)}
     keys = ("avsa_bin_4", "avsa_bin_1", "avc_bin_4", "avc_bin_1", "turn_lowers", "together_changes")
+    predicted = ("avsa_bin_4_transformer", "avc_bin_4_transformer")
     runs = []
     for run in study.runs():
         value = 0.5 + numbers[run.method.name] + 0.01 * run.seed
-        end = dict.fromkeys(keys, value) | {"yaw_4": 60.0, "score_yaw_error_deg": 70.0, "score_by_turn": [value] * 8}
+        end = dict.fromkeys(keys, value) | (dict.fromkeys(predicted, value + 0.2) if run.method.depth else {})
+        end |= {"yaw_4": 60.0, "score_yaw_error_deg": 70.0, "score_by_turn": [value] * 8}
         runs.append({"world": run.world.name, "method": run.method.name, "seed": run.seed, "end": end})
         runs[-1] |= {"cpu_s": 60.0, "first_cpu_s": 30.0}
         if run.method.name == "chart_tetrahedral":
@@ -142,11 +144,19 @@ def test_tables_hold_the_numbers_of_the_files(tmp_path):
     made = page.filled(text, tmp_path)
     assert "old" not in made and page.filled(made, tmp_path) == made
     tables = dict(part.split(" -->\n", 1) for part in made.split("<!-- table ")[1:])
-    row = next(line for line in tables["pretraining"].splitlines() if "AVTS" in line)
-    assert "53.0 ± 1.6" in row and "60.0 ± 0.0" in row  # method 1: 0.51 to 0.55
-    assert "+1.0 ± 0.0" in tables["gain"]
-    assert "0.530" in next(line for line in tables["scores"].splitlines() if "AVTS" in line)
-    assert "1 of 5" in tables["chart"] and "| 1.8 " in tables["chart"]
+    row = next(line for line in tables["pretraining"].splitlines() if "| AVTS, with transformer" in line)
+    assert "54.0 ± 1.6" in row and "74.0 ± 1.6" in row and "60.0 ± 0.0" in row  # method 2: 0.52 to 0.56
+    (row,) = (line for line in tables["paper"].splitlines() if "| AVSA, with transformer" in line)
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["76.0 ± 1.6", "75.0 ± 1.0", "76.0 ± 1.6", "70.0"]
+    lines = [line for line in tables["gain"].splitlines()[2:] if line.startswith("|")]
+    gains = [[cell.strip() for cell in line.split("|")[2:5]] for line in lines]
+    assert gains == [["+24.0 ± 0.0"] * 3, ["+4.0 ± 0.0"] * 3, ["+3.0 ± 0.0", "", ""], ["+3.0 ± 0.0", "", ""]]
+    goals = tables["goals"].splitlines()
+    assert sum("at least 10 points" in line and "**no**" in line for line in goals) == 5
+    assert sum("at least 10 points" in line and "| yes" in line for line in goals) == 3
+    assert sum("in the paper's order" in line and "yes" in line for line in goals) == 2
+    assert "0.540" in next(line for line in tables["scores"].splitlines() if "AVTS" in line)
+    assert "1 of 3" in tables["chart"] and "| 1.7 " in tables["chart"]
     assert f"{len(study_runs())} runs, " in tables["machine"]
     with pytest.raises(UsageError, match="no table 'unknown'"):
         page.filled("<!-- table unknown -->\n<!-- end -->", tmp_path)

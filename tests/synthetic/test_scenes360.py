@@ -18,6 +18,7 @@ from avssl.synthetic.scene360 import MANIFEST, render_clip360, truth_row, write_
 from avssl.synthetic.scene360_config import Scene360Config
 from avssl.synthetic.scene360_objects import draw_scene360
 from avssl.synthetic.scene360_picture import pixel_directions
+from avssl.synthetic.scene360_place import HUM_DB, Place, draw_place, hum
 
 SMALL = Scene360Config(clips=2, duration_s=1.0, width_px=128, seed=5)
 ONE = replace(SMALL, objects=(1, 1), ambience_db=(-80.0, -80.0), noise=0.0)
@@ -183,6 +184,8 @@ def test_refuses_settings_and_files_that_make_no_scene(tmp_path):
         ({"objects": (1, 8), "decoys": 0.5}, "decoys is 0.5"),
         ({"width_px": 130}, "width_px is 130"),
         ({"track": "wav"}, "track is 'wav'"),
+        ({"place": 1.5}, "place is 1.5"),
+        ({"place": 0.5, "audio_rate_hz": 8000}, "place is 0.5"),
     ):
         with pytest.raises(ConfigError, match=message):
             Scene360Config(**wrong)
@@ -208,3 +211,56 @@ def test_size_changes_how_large_objects_are_and_nothing_else():
         np.testing.assert_array_equal(other.look.events_s, one.look.events_s)
     with pytest.raises(ConfigError, match="size"):
         Scene360Config(size=0.0)
+
+
+PLACES = replace(SMALL, clips=20, place=1.0)
+
+
+def test_without_places_clips_are_what_they_were():
+    frames, sound = render_clip360(replace(SMALL, place=0.0), 1)
+    again = render_clip360(SMALL, 1)
+    assert np.array_equal(frames, again[0]) and np.array_equal(sound, again[1])
+    assert truth_row(SMALL, 1)["place"] is None and draw_scene360(SMALL, 1).place is None
+    with_place = truth_row(PLACES, 1)
+    assert with_place["place"] == {key: round(x, 4) for key, x in vars(draw_place(PLACES, 1)).items()}
+    assert with_place | {"place": None} == truth_row(SMALL, 1), "what happens in a clip does not depend on its place"
+
+
+def test_a_place_hums_at_its_pitches_from_everywhere():
+    config = replace(PLACES, objects=(0, 0), ambience_db=(-80.0, -80.0), duration_s=4.0)
+    for clip in range(3):
+        _, sound = render_clip360(config, clip)
+        power = np.square(sound).mean(1)
+        np.testing.assert_allclose(power[1:] / power[0], 1 / 3, rtol=0.1)
+        assert np.abs(np.corrcoef(sound) - np.eye(4)).max() < 0.15
+        spectrum = np.square(np.abs(np.fft.rfft(sound[0])))
+        found_hz = np.fft.rfftfreq(sound.shape[1], 1 / config.audio_rate_hz)
+        near = np.any([np.abs(np.log2(found_hz[1:] / pitch)) < 0.3 for pitch in draw_place(config, clip).pitches_hz], 0)
+        assert spectrum[1:][near].sum() > 0.99 * spectrum.sum()
+
+
+def test_a_place_is_heard_and_seen_by_its_strength():
+    frames, sound = zip(
+        *(render_clip360(replace(PLACES, place=s, noise=0.0), 0) for s in (0.0, 0.25, 1.0)), strict=True
+    )
+    total = [each[0] / np.abs(each[0]).max() for each in sound]
+    levels = [np.sqrt(np.square(own - total[0] * (own @ total[0]) / (total[0] @ total[0])).mean()) for own in total]
+    assert 1e4 * levels[0] < levels[1] < levels[2]
+    away = [np.abs(each[0].astype(float) - frames[2][0]).mean() for each in frames]  # from the whole place's picture
+    assert away[1] == pytest.approx(0.75 * away[0], rel=0.05) and away[0] > 10 and away[2] == 0
+    own = np.sqrt(np.square(hum(Place(0.1, 0.5, 0.9), 16_000, 16_000, np.random.default_rng(0))).mean())
+    assert own == pytest.approx(1.0, rel=1e-3) and HUM_DB < 0
+
+
+def test_ground_and_sky_have_the_colours_of_the_place():
+    """Places of equal ground look alike below the horizon and sound alike in the low band, whatever their sky is."""
+    config = replace(PLACES, objects=(0, 0), noise=0.0)
+    places = [draw_place(config, clip) for clip in range(20)]
+    pictures = [render_clip360(config, clip)[0][0].astype(float) for clip in range(20)]
+    for name, rows in (("ground", slice(44, 64)), ("sky", slice(0, 20))):
+        colours = np.stack([picture[rows].mean((0, 1)) for picture in pictures])
+        colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+        numbers = np.array([getattr(place, name) for place in places])
+        apart, unlike = np.abs(numbers[:, None] - numbers), 1 - colours @ colours.T
+        pairs = np.triu_indices(20, 1)
+        assert np.corrcoef(apart[pairs], unlike[pairs])[0, 1] > 0.6
