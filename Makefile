@@ -13,7 +13,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(DEVICE)
 export DEVICE PYTHON
 
-.PHONY: install demo test check format bench evidence-robust evidence-robust-why evidence-robust-small evidence-avsa evidence-avsa-small evidence-separation evidence-separation-small clean
+.PHONY: install demo test check format bench evidence-robust evidence-robust-why evidence-robust-small evidence-avsa evidence-avsa-small evidence-separation evidence-separation-small evidence-starter fuzz test-slurm clean
 
 install: $(STAMP)
 
@@ -69,13 +69,29 @@ evidence-avsa: $(STAMP)
 evidence-avsa-small: $(STAMP)
 	$(BIN)/python -m eval.alignment eval/alignment/small.yaml --work build/alignment_small --result build/alignment_small/small.json
 
-# The numbers of docs/separation-evidence.md (needs AVSSL_MEDIA): under an hour on two quiet cores.
+# The numbers of docs/separation-evidence.md: 40 minutes on one quiet core. Needs AVSSL_MEDIA and two sound fonts (Debian's
+# fluid-soundfont-gm and timgm6mb-soundfont, or a folder of them in AVSSL_SOUND_FONTS).
 evidence-separation: $(STAMP)
+	$(BIN)/python -m pip install -q --no-deps tinysoundfont==0.3.7
 	$(BIN)/python -m eval.separation eval/separation/full.yaml
 	$(BIN)/python -m eval.separation.page
 
 evidence-separation-small: $(STAMP)
 	$(BIN)/python -m eval.separation eval/separation/small.yaml --result build/separation/small.json
+
+# The numbers of docs/finetune.md (needs AVSSL_MEDIA and the model `starter`): a minute.
+evidence-starter: $(STAMP)
+	$(BIN)/python -m eval.starter
+
+# Coverage-guided fuzzing of the parsers that are ours: a minute each.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install -q 'atheris>=3.0'
+	$(BIN)/python -m fuzz --seconds 60
+
+# Two nodes of a real Slurm on this machine: pack as an array, pretrain, pre-emption, evaluation. Needs Debian and root.
+test-slurm: $(STAMP)
+	bash tests/slurm/install.sh
+	$(BIN)/python tests/slurm/run.py --out build/slurm
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -26,10 +26,32 @@ import yaml
 from avssl.errors import ConfigError
 
 T = TypeVar("T")
+_MOST_REFERRED = 100_000  # nodes that references of one YAML text may stand for
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without its surprise that `1e-4` is a string."""
+    """YAML 1.1 whose `1e-4` is a number, not a string, and without references that make gigabytes of a few lines."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        is_reference = self.check_event(yaml.AliasEvent)
+        mark = self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if is_reference:
+            self._referred = getattr(self, "_referred", 0) + _size(node)
+            if self._referred > _MOST_REFERRED:
+                raise yaml.composer.ComposerError(None, None, "references to more than can be meant", mark)
+        return node
+
+
+def _size(node: Any) -> int:
+    """Number of nodes in this one, those of references counted each time, up to the limit."""
+    total, waiting = 0, [node]
+    while waiting and total <= _MOST_REFERRED:
+        value = waiting.pop().value
+        total += 1
+        if isinstance(value, list):
+            waiting += [part for item in value for part in (item if isinstance(item, tuple) else (item,))]
+    return total
 
 
 _Loader.add_implicit_resolver(
@@ -40,12 +62,14 @@ _Loader.add_implicit_resolver(
 def read(path: str | Path) -> dict[str, Any]:
     """The tree in a YAML file."""
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not valid YAML (it is no UTF-8 text)") from None
     try:
         tree = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, got {tree!r}")

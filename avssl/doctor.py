@@ -55,6 +55,7 @@ def examine() -> Iterator[Check]:
         ("devices", _processors),
         ("devices", _gpus),
         ("self-test", _round_trip),
+        ("self-test", _sandbox),
         ("self-test", _bundled_model),
     ]:
         yield from _guarded(group, check)
@@ -224,6 +225,22 @@ def _round_trip() -> Iterator[Finding]:
     detail = f"H.264 and AAC in MP4: a flash and a click at 0.500 s come back at {flash_s:.3f} and {click_s:.3f} s"
     right = abs(flash_s - 0.5) < 0.5 / fps and abs(click_s - 0.5) < 0.5 / fps
     yield name, "ok" if right else "failed", detail, cure
+
+
+def _sandbox() -> Iterator[Finding]:
+    """What a process that decodes files of strangers was able to do when it tried."""
+    from avssl.sandbox.bounds import Bounds
+    from avssl.sandbox.examine import holds
+
+    found = holds(Bounds())
+    kept = [name for name, held in found.items() if held]
+    lost = [name for name, held in found.items() if not held]
+    detail = f"decoding is confined: {', '.join(kept)}" if kept else "decoding is not confined here"
+    if lost:
+        cure = "run files of strangers on Linux 5.13 or later, x86-64 or aarch64, or in a container of their own"
+        yield "sandbox", "warn", f"{detail}; not kept here: {', '.join(lost)}", cure
+    else:
+        yield "sandbox", "ok", detail, ""
 
 
 def _bundled_model() -> Iterator[Finding]:

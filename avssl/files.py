@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
+
+from avssl.errors import UsageError
 
 
 def write_atomic(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object]) -> None:
@@ -37,6 +40,31 @@ def sync_directory(directory: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def claim(path: str | os.PathLike[str], what: str) -> IO[bytes]:
+    """Make the lock file `path` this process's own until what is returned is closed or the process ends in any way.
+
+    Raises UsageError that begins with `what` if another process has it. File systems without locks are not guarded.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+b")
+    try:
+        import fcntl  # not on every system
+
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        holder = file.read(200).decode(errors="replace").strip()
+        file.close()
+        raise UsageError(f"{what}: another process is writing here ({holder}); wait for it, or name another") from None
+    except (ImportError, OSError):
+        return file
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+    file.flush()
+    return file
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -15,13 +15,17 @@ MAY_IMPORT = {
     "media": set(),
     "spatial": set(),
     "objectives": set(),
-    "shards": {"media"},
+    "sandbox": {"media"},
+    "shards": {"media", "sandbox"},
     "synthetic": {"media", "spatial"},
     "models": {"spatial"},
     "data": {"shards", "media", "spatial"},
     "evaluation": {"models", "data", "shards", "media", "objectives", "spatial", "embedding", "separation"},
-    "embedding": {"models", "data", "shards", "media", "spatial"},
+    "finetuning": {"models", "data", "shards", "media", "embedding", "evaluation"},
+    "embedding": {"models", "data", "shards", "media", "spatial", "sandbox"},
+    "interchange": {"models"},
     "published": {"models", "spatial"},
+    "search": {"embedding", "models", "media", "sandbox"},
     "separation": {"models", "data", "shards", "media"},
     "tasks": {"models", "objectives", "data", "separation"},
     "training": {"tasks", "models", "objectives", "data", "shards", "separation"},
@@ -78,7 +82,7 @@ def test_every_part_is_known():
     assert parts - {"cli"} <= set(MAY_IMPORT), "a new part: say in MAY_IMPORT what it may import"
 
 
-COMMANDS = ["convert", "doctor", "embed", "separate", "shards", "train"]
+COMMANDS = ["convert", "doctor", "embed", "finetune", "search", "separate", "shards", "train"]
 HEAVY = ["torch", "av", "librosa", "pyarrow", "lightning_fabric", "rich", "matplotlib"]
 
 

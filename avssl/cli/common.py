@@ -51,6 +51,14 @@ def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None) 
     sys.exit(code)
 
 
+def add_sandbox(parser: argparse.ArgumentParser, what: str) -> None:
+    """The option that says whether decoding is confined."""
+    parser.add_argument(
+        "--sandbox", action=argparse.BooleanOptionalAction, default=True,
+        help=f"decode {what} in processes that can do nothing else (SECURITY.md; avssl-doctor says what holds here)",
+    )  # fmt: skip
+
+
 def let_idle_threads_sleep() -> None:
     """Call before torch is imported, where decoding shares the cores with the model.
 

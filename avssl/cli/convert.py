@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from avssl.cli.common import Parser, print_json, run
 from avssl.errors import UsageError
@@ -15,9 +15,11 @@ from avssl.published.registry import LAYOUTS
 if TYPE_CHECKING:
     from avssl.published.convert import Report
 
+EXPORTS = ("onnx", "export")
+
 _DESCRIPTION = """\
 Bring a published checkpoint into a model folder, which avssl.load and avssl-embed take, or a model folder back into the
-published layout. Nothing is downloaded and nothing in the file is executed."""
+published layout or to ONNX and torch.export. Nothing is downloaded and nothing in the file is executed."""
 
 _EPILOG = """\
 examples:
@@ -26,6 +28,7 @@ examples:
   avssl-embed holiday.mp4 -o holiday.npz --model models/avid
   avssl-convert runs/mine/model mine.pth.tar --to avid
   avssl-convert Cnn14_mAP=0.431.pth models/cnn14 --kind panns_clips
+  avssl-convert runs/mine/model exported --to onnx      a folder: video.onnx, audio.onnx, export.json
 
 layouts:
   avid    AVID and AVID-CMA: R(2+1)D and 9-layer audio network with heads (licence of the files: CC BY-NC 4.0)
@@ -62,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--stats", metavar="FILE", type=Path, help=".npz or .json with mean and std of the front end, in dB")
     add("--banks", metavar="FILE.npz", type=Path, help="keep the memory banks of an AVID checkpoint in this file")
     add("--ignore-criterion", action="store_true", help="convert the model whatever the training criterion holds")
-    add("--to", choices=LAYOUTS, help="the way back: write SRC, a model folder, in this layout")
+    add(
+        "--to", choices=(*LAYOUTS, *EXPORTS), metavar="FORM",
+        help=f"the way back: write SRC, a model folder, in this layout ({', '.join(LAYOUTS)}); or the encoders of SRC, "
+        "a two-tower model, as onnx or export (torch.export) into the folder OUT (docs/interchange.md)",
+    )  # fmt: skip
     add("--json", action="store_true", help="print what was made as JSON")
     return parser
 
@@ -74,6 +81,8 @@ def _main(argv: list[str]) -> int:
         others = ("kind", "stats", "banks", "ignore_criterion")
         if given := [name for name in others if getattr(arguments, name)]:
             raise UsageError(f"--{given[0].replace('_', '-')} does not go with --to; leave one away")
+        if arguments.to in EXPORTS:
+            return _export(str(source), output, arguments.to, as_json=arguments.json)
         if not source.is_dir():
             raise UsageError(f"{source}: with --to, SRC is a model folder, and there is none of this name")
     elif source.is_dir():
@@ -93,6 +102,18 @@ def _main(argv: list[str]) -> int:
         print_json(asdict(report))
     else:
         print(_sentence(report, banks=arguments.banks))
+    return 0
+
+
+def _export(source: str, output: Path, form: Literal["onnx", "export"], *, as_json: bool) -> int:
+    from avssl.interchange.export import export
+
+    facts = export(source, output, form)
+    if as_json:
+        print_json({"output": str(output), **facts})
+    else:
+        files = ", ".join(facts[kind]["file"] for kind in ("video", "audio") if kind in facts)
+        print(f"{output}: {files}; export.json says what they take")
     return 0
 
 

@@ -8,16 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from avssl.cli.common import Parser, let_idle_threads_sleep, print_json, progress, run, torch_device
+from avssl.cli.common import Parser, add_sandbox, let_idle_threads_sleep, print_json, progress, run, torch_device
 from avssl.errors import AvsslError, UsageError
 
 if TYPE_CHECKING:
     from avssl.embedding.run import EmbedReport, Listener
+    from avssl.embedding.sources import Unit
     from avssl.embedding.stream import Row
     from avssl.errors import MediaError
     from avssl.models.av_model import AVModel
+    from avssl.sandbox.decoder import Decoder
 
 BUNDLED = "tiny"
 _SPATIAL = ("declared", "ambix", "n3d", "fuma", "youtube")
@@ -72,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     add("inputs", nargs="+", metavar="INPUT", help="media files, folders of them, or shard sets of avssl-shards")
     add("-o", "--output", required=True, metavar="OUT", help="the table to write: .npz or .parquet")
     add("--model", metavar="M", help="model folder or hf-hub:ORG/NAME; default: the small bundled model")
-    add("--window", type=_seconds, default=2.0, metavar="S", help="length of a window in seconds (default 2)")
-    add("--hop", type=_seconds, default=1.0, metavar="S", help="from one window's start to the next (default 1)")
+    add("--window", type=seconds, default=2.0, metavar="S", help="length of a window in seconds (default 2)")
+    add("--hop", type=seconds, default=1.0, metavar="S", help="from one window's start to the next (default 1)")
     add("--modality", type=_modalities, metavar="LIST", help="video, audio or video,audio (default: the model's)")
     add("--layers", type=_names, default=(), metavar="LIST", help="stages to add, e.g. video.pool,audio.pool")
     add(
@@ -81,11 +83,12 @@ def _parser() -> argparse.ArgumentParser:
         help="360° video: a row for each viewpoint; FORMAT is what the sound of files is: declared (the file says it), "
         "ambix, n3d, fuma, youtube; packed clips say it themselves",
     )  # fmt: skip
-    add("--viewpoints", type=_count, default=4, metavar="K", help="of --spatial: evenly around the horizon (default 4)")
+    add("--viewpoints", type=count, default=4, metavar="K", help="of --spatial: evenly around the horizon (default 4)")
     add("--fov", type=_angle, default=90.0, metavar="DEG", help="of --spatial: field of view, both ways (default 90)")
     add("--pool", choices=("none", "mean"), default="none", help="mean: one row a file, the mean of its windows")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one")
-    add("--batch-size", type=_count, default=16, metavar="N", help="clips the model is given at once (default 16)")
+    add("--batch-size", type=count, default=16, metavar="N", help="clips the model is given at once (default 16)")
+    add_sandbox(parser, "files (not packed clips)")
     add("--overwrite", action="store_true", help="start anew where an output of other settings is in the way")
     add("--json", action="store_true", help="print a summary as JSON, with what became of each file")
     return parser
@@ -101,12 +104,13 @@ def _main(argv: list[str]) -> int:
     output = check_output(arguments.output)
     units = find_units(arguments.inputs)
 
+    decoder = _decoder(units) if arguments.sandbox else None
     let_idle_threads_sleep()
     from avssl.embedding.run import embed_to_file, options_for
     from avssl.embedding.viewpoints import Viewpoints
 
     started_s = time.monotonic()
-    model_name, model = _load(arguments.model, arguments.device)
+    model_name, model = chosen_model(arguments.model, torch_device(arguments.device), "avssl-embed")
     options = options_for(
         model,
         modalities=arguments.modality,
@@ -118,7 +122,10 @@ def _main(argv: list[str]) -> int:
         spatial=Viewpoints(arguments.spatial, arguments.viewpoints, arguments.fov) if arguments.spatial else None,
     )
     try:
-        with progress("embedding", sum(unit.items for unit in units)) as advance:
+        with (
+            decoder if decoder is not None else contextlib.nullcontext(),
+            progress("embedding", sum(unit.items for unit in units)) as advance,
+        ):
             report = embed_to_file(
                 model,
                 units,
@@ -127,6 +134,7 @@ def _main(argv: list[str]) -> int:
                 model_name=model_name,
                 overwrite=arguments.overwrite,
                 listener=_listener(advance),
+                decoder=decoder,
             )
     except OSError as error:  # inputs that cannot be read are reported one by one; this is the output
         raise AvsslError(f"{output}: cannot be written: {error.strerror or error}") from error
@@ -136,6 +144,18 @@ def _main(argv: list[str]) -> int:
     else:
         print(_sentence(report, summary["seconds"]))
     return 1 if report.failed or not report.rows else 0
+
+
+def _decoder(units: list[Unit]) -> Decoder | None:
+    """The confined process that decodes, if there is a file to decode: it starts while torch and the model load."""
+    from avssl.embedding.sources import FileUnit
+    from avssl.sandbox.decoder import Decoder
+
+    if not any(isinstance(unit, FileUnit) for unit in units):
+        return None
+    decoder = Decoder()
+    decoder.start()
+    return decoder
 
 
 def _sentence(report: EmbedReport, seconds: float) -> str:
@@ -150,15 +170,14 @@ def _sentence(report: EmbedReport, seconds: float) -> str:
     return text
 
 
-def _load(name: str | None, device: str) -> tuple[str, AVModel]:
-    """The model and its name."""
+def chosen_model(name: str | None, device: Any, command: str) -> tuple[str, AVModel]:
+    """The model and its name; where none is named, the default, which `command` says on standard error."""
     from avssl.models.folder import load
 
-    wanted = torch_device(device)
     if name is None:
         name, what = _default()
-        print(f"avssl-embed: no --model given, using {what}", file=sys.stderr)
-    return name, load(name, device=wanted, kind="two_tower")
+        print(f"{command}: no --model given, using {what}", file=sys.stderr)
+    return name, load(name, device=device, kind="two_tower")
 
 
 def _default() -> tuple[str, str]:
@@ -194,7 +213,7 @@ def _listener(advance: Callable[..., None]) -> Listener:
     return Progress()
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0.01 <= float(text) <= 86400:
             return float(text)
@@ -208,7 +227,7 @@ def _angle(text: str) -> float:
     raise argparse.ArgumentTypeError(f"{text!r} is not a field of view from 1 to 150 degrees")
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     with contextlib.suppress(ValueError):
         if int(text) >= 1:
             return int(text)

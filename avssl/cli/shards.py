@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from avssl.cli.common import Parser, print_json, progress, run
+from avssl.cli.common import Parser, add_sandbox, print_json, progress, run
 from avssl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,6 +95,12 @@ def _parser() -> Parser:
     merge.set_defaults(command=_merge)
     merge.add_argument("out", metavar="OUT", help="the OUT of the jobs")
 
+    index = commands.add_parser(
+        "index", help="write columns.safetensors of shards without it", description="Write the columns of a manifest."
+    )
+    index.set_defaults(command=_index)
+    index.add_argument("folder", metavar="SHARDS")
+
     verify = commands.add_parser("verify", help="check shards against their index", description="Check shards.")
     verify.set_defaults(command=_verify)
     verify.add_argument("folder", metavar="SHARDS")
@@ -118,7 +124,7 @@ def _parser() -> Parser:
     preview.add_argument("--clips", type=int, default=12, help="how many clips (default: %(default)s)")
     preview.add_argument("--seed", type=int, default=0, help="of the choice of clips (default: %(default)s)")
 
-    for command in (build, merge, verify, info):
+    for command in (build, merge, index, verify, info):
         command.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
@@ -156,6 +162,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         default=120.0,
         help="give up a clip after this time (default: %(default)s)",
     )
+    add_sandbox(parser, "sources")
     parser.add_argument("--job-index", metavar="I", type=int, help="pack only part I (from 0) of N; join with merge")
     parser.add_argument("--num-jobs", metavar="N", type=int, help="number of parts")
     parser.add_argument(
@@ -181,6 +188,7 @@ def _budget(text: str) -> tuple[float, bool]:
 def _build(args: argparse.Namespace) -> int:
     if (args.job_index is None) != (args.num_jobs is None):
         raise UsageError("--job-index and --num-jobs belong together; give both or none")
+    from avssl.sandbox.bounds import Bounds
     from avssl.shards.build import build
     from avssl.shards.options import BuildOptions
     from avssl.shards.sources import list_sources, slice_for_job
@@ -192,8 +200,9 @@ def _build(args: argparse.Namespace) -> int:
     part = listing if job is None else slice_for_job(listing, job.index, job.count)
     with progress("packing", len(part.entries)) as advance:
         summary = build(
-            listing, args.out, options, workers=args.workers, timeout_s=args.timeout_s, job=job, advance=advance
-        )
+            listing, args.out, options, workers=args.workers, timeout_s=args.timeout_s,
+            sandbox=Bounds() if args.sandbox else None, job=job, advance=advance,
+        )  # fmt: skip
     _print_summary(summary, args.json)
     if listing.ignored and not args.json:
         print(f"  {listing.ignored} files without a media extension were left alone")
@@ -232,6 +241,17 @@ def _merge(args: argparse.Namespace) -> int:
     from avssl.shards.merge import merge
 
     _print_summary(merge(args.out), args.json)
+    return 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    from avssl.shards.folder import add_columns
+
+    entry = add_columns(Path(args.folder))
+    if args.json:
+        print_json(entry)
+    else:
+        print(f"{args.folder}: columns of {entry['rows']} rows, {entry['bytes'] / 1e6:.1f} MB")
     return 0
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from avssl import config as configuration
@@ -30,6 +32,12 @@ def _main(argv: list[str]) -> int:
     parser = Parser(prog="avssl-train", description=_DESCRIPTION)
     parser.add_argument("--config", metavar="FILE", help="YAML file with the values that differ from the defaults")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and exit")
+    parser.add_argument(
+        "--submit",
+        metavar="KEY=VALUE,...",
+        help="run it as a job of a cluster: where (slurm, local), nodes, processes and gpus a node, cpus a process,"
+        " hours; other keys go to sbatch, such as partition=gpu",
+    )
     parser.epilog = (
         "Values, as YAML sections or options (default):\n\n" + _option_table(argv) if _wants_help(argv) else None
     )
@@ -38,6 +46,8 @@ def _main(argv: list[str]) -> int:
     if arguments.print_config:
         print(configuration.dump(config), end="")
         return 0
+    if arguments.submit is not None:
+        return _submit(arguments, overrides, config.run.dir)
     return _train(config)
 
 
@@ -50,17 +60,28 @@ def read_config(path: str | None, overrides: list[str]):
 
 def _train(config) -> int:
     let_idle_threads_sleep()
+    from avssl.training import faults
     from avssl.training.loop import Trainer
 
-    trainer = Trainer(config)
-    if sys.stderr.isatty() and trainer.main:
-        with progress("training", total=trainer.total_steps) as advance:
-            advance(trainer.step)
-            outcome = trainer.run(advance)
-    else:
-        outcome = trainer.run()
-    trainer.close()
+    with faults.named(config):
+        trainer = Trainer(config)
+        if sys.stderr.isatty() and trainer.main:
+            with progress("training", total=trainer.total_steps) as advance:
+                advance(trainer.step)
+                outcome = trainer.run(advance)
+        else:
+            outcome = trainer.run()
+        trainer.close()
     return EXIT_STOPPED if outcome == "stopped" else 0
+
+
+def _submit(arguments: argparse.Namespace, overrides: list[str], run_dir: str) -> int:
+    from avssl.training.submit import submit
+
+    named = ["--config", str(Path(arguments.config).resolve())] if arguments.config else []
+    job, logs = submit([*named, *overrides], run_dir, arguments.submit)
+    print(f"job {job} submitted; it writes to {run_dir}, its log is in {logs}")
+    return 0
 
 
 def _wants_help(argv: list[str]) -> bool:

@@ -56,14 +56,15 @@ class AnchorTable:
 def anchor_path(config: DataConfig, shards: ShardSet, labels: Labels) -> Path:
     """Where the table for these settings is: in the first shard folder."""
     assert config.anchors and config.audio
-    weights = Path(config.anchors.tagger) / _WEIGHTS
+    path = Path(config.anchors.tagger)
+    weights = path if path.suffix == ".onnx" else path / _WEIGHTS
     try:
         with weights.open("rb") as file:
             tagger = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(
             f"data.anchors.tagger: {weights} cannot be read ({error.strerror}); name the folder of a tagger that"
-            " decides by frame, made by avssl-train or avssl-convert"
+            " decides by frame, made by avssl-train or avssl-convert, or YAMNet as a file .onnx"
         ) from error
     anchors, segment_s = config.anchors, config.audio.duration_s
     settings = (labels.column, anchors.clip_s, anchors.ties, segment_s)

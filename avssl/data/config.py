@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from avssl.errors import ConfigError
+from avssl.shards.options import CacheConfig
 from avssl.spatial.config import TurnConfig, ViewConfig
 
 _HEARD = {"ambisonics": 4, "stereo": 2, "mono": 1}  # channels
@@ -97,7 +98,7 @@ class AnchorConfig:
     """Segments of weakly labelled clips where their class is, found once by a tagger and kept beside the shards."""
 
     tagger: str
-    """Model folder of a tagger that decides by frame and knows the model's classes."""
+    """Model folder of a tagger that decides by frame and knows the model's classes, or YAMNet as a file `.onnx`."""
     ties: Literal["centre", "first"] = "centre"
     """Among equally likely places: `centre`, a short sound then lies in the middle of its segment; `first`, as the
     published code does: it lies at the end."""
@@ -110,9 +111,13 @@ class DataConfig:
     """What a `Loader` reads and how. `video: null` or `audio: null` leaves the modality out."""
 
     shards: list[str] = field(default_factory=list)
-    """Folders written by `avssl-shards build`; with `reader: webdataset` also http(s):// or s3:// folders."""
+    """Folders written by `avssl-shards build`: paths, or addresses (http://, https://, s3://, …). Several addresses of
+    one folder with blanks between them are mirrors: where one fails, the next goes on."""
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    """Remote shards on the local disk."""
     reader: Literal["index", "webdataset"] = "index"
-    """`index`: random access by offset, local shards. `webdataset`: reads tars from front to back."""
+    """`index`: random access by offset; remote shards must fit into the cache. `webdataset`: reads tars from front to
+    back, one after the other."""
     video: VideoSpec | None = field(default_factory=VideoSpec)
     audio: AudioSpec | None = field(default_factory=AudioSpec)
     clips: int = 1
@@ -179,6 +184,8 @@ class DataConfig:
                 f"data.sample_by {self.sample_by!r} needs random access, which data.reader 'webdataset' has not; set"
                 " data.reader to index, or data.sample_by to row"
             )
+        if self.anchors is not None and any("://" in folder for folder in self.shards):
+            raise ConfigError("data.anchors are kept beside the shards; copy the remote folder of data.shards here")
         if self.replacement and (self.draws_per_row != 1 or not self.shuffle):
             raise ConfigError(
                 "data.replacement draws at random for ever: set data.draws_per_row to 1 and data.shuffle to true"

@@ -85,7 +85,7 @@ class ClipDataset(torch.utils.data.Dataset):
                 collator.add(self.sample(request))
             except MediaError as error:
                 record = self.shards.record(row)
-                shard = self.shards.path(self.shards.shard[row]).name
+                shard = self.shards.shard_of(row)
                 skipped.append(Skipped(row, record["id"], shard, error.reason, error.detail))
             except AvsslError as error:
                 return Outcome(None, skipped, error)

@@ -18,7 +18,7 @@ from avssl.data.config import DataConfig
 from avssl.data.dataset import ClipDataset, Outcome, Request, Skipped
 from avssl.data.labels import Labels
 from avssl.data.parcel import Parcel
-from avssl.data.webdataset_reader import StreamedBatches, StreamedShards
+from avssl.data.webdataset_reader import StreamedBatches
 from avssl.data.worker import is_lost_worker, process_options
 from avssl.errors import AvsslError, BudgetError, ConfigError, ShardError
 from avssl.shards import ShardSet
@@ -61,8 +61,7 @@ class Loader:
         if config.replacement and not endless:
             raise ConfigError("data.replacement: with it no epoch has all rows; set it to false for one that ends")
         self.config, self.rank, self.world_size, self.position = config, rank, world_size, position
-        self._streamed = StreamedShards(config.shards) if config.reader == "webdataset" else None
-        self.shards = self._streamed.set if self._streamed else open_local(config.shards)
+        self.shards = open_shards(config)
         self.labels = labels_of(self.shards, config, classes)
         self._anchors = (
             AnchorTable.read(anchor_path(config, self.shards, self.labels)) if self.labels and config.anchors else None
@@ -214,8 +213,8 @@ class Loader:
         place: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size}
         place |= {"position": self.position, "end": self._end}
         requests: Iterable[list[Request]]
-        if self._streamed:
-            requests = StreamedBatches(self._streamed, self.rows, self.config, **place)
+        if self.config.reader == "webdataset":
+            requests = StreamedBatches(self.shards, self.rows, self.config, **place)
         else:
             requests = IndexedBatches(self.groups, self.config, classes=self._classes, **place)
         workers = self.config.workers
@@ -283,17 +282,23 @@ class IndexedBatches:
 
 def _check_parts(config: DataConfig, world_size: int) -> None:
     if config.batch_size % world_size:
+        fitting = [str(size) for size in range(1, config.batch_size + 1) if config.batch_size % size == 0]
         raise ConfigError(
-            f"data.batch_size {config.batch_size} does not divide into {world_size} equal parts;"
-            f" choose a multiple of {world_size}"
+            f"data.batch_size {config.batch_size} does not divide into {world_size} equal parts; choose a multiple of"
+            f" {world_size}, or {', '.join(fitting[:-1])} or {fitting[-1]} processes"
         )
 
 
-def open_local(folders: list[str]) -> ShardSet:
-    for folder in folders:
-        if "://" in folder:
-            raise ConfigError(f"{folder}: reader index reads local folders only; set data.reader to webdataset")
-    return ShardSet.open(folders)
+def open_shards(config: DataConfig) -> ShardSet:
+    """The shards that a config names. ConfigError if random access to remote ones would fetch them again and again."""
+    shards = ShardSet.open(config.shards, cache=config.cache)
+    needed_gb = shards.remote_bytes / 1e9
+    if config.reader == "index" and needed_gb > config.cache.size_gb:
+        raise ConfigError(
+            f"data.reader 'index' wants any row at any time, but the remote shards have {needed_gb:.3f} GB and"
+            f" data.cache.size_gb is {config.cache.size_gb:g}; raise it, or set data.reader to webdataset"
+        )
+    return shards
 
 
 def labels_of(shards: ShardSet, config: DataConfig, classes: Mapping[str, int] | None) -> Labels | None:

@@ -16,6 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from avssl.data.shuffle import Shuffle, number_below
+
+TABLE_ENTRIES = 1 << 24
+"""An epoch of more entries is not laid out in memory: each entry is computed when its turn comes."""
 _ORDER, _BUFFER, _REPLACEMENT, _PICK, _TURN = (
     1,
     2,
@@ -42,6 +46,25 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
     return permutation
 
 
+def entry_at(seed: int, epoch: int, n: int, position: int) -> int:
+    """The entry at a position of the permutation of 0..n-1 of an epoch."""
+    if n <= TABLE_ENTRIES:
+        return int(order(seed, epoch, n)[position])
+    return _shuffle(seed, epoch, n)[position]
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffle(seed: int, epoch: int, n: int) -> Shuffle:
+    return Shuffle(n, np.random.SeedSequence((seed, epoch), spawn_key=(_ORDER,)))
+
+
+def drawn_at(seed: int, epoch: int, n: int, position: int) -> int:
+    """The draw from 0..n-1 with replacement at a position of an epoch."""
+    if n <= TABLE_ENTRIES:
+        return int(drawn(seed, epoch, n)[position])
+    return number_below(n, np.random.SeedSequence((seed, epoch, position), spawn_key=(_REPLACEMENT,)))
+
+
 @functools.lru_cache(maxsize=2)
 def drawn(seed: int, epoch: int, n: int) -> np.ndarray:
     """The n draws of one epoch from 0..n-1 with replacement, read-only."""
@@ -60,9 +83,9 @@ def entries(
     for number in numbers:
         epoch, position = divmod(number, length)
         if replacement:
-            found.append(Entry(epoch, int(drawn(seed, epoch, rows)[position]), position))
+            found.append(Entry(epoch, drawn_at(seed, epoch, rows, position), position))
             continue
-        value = int(order(seed, epoch, length)[position]) if shuffle else position
+        value = entry_at(seed, epoch, length, position) if shuffle else position
         draw, row = divmod(value, rows)
         found.append(Entry(epoch, row, draw))
     return found

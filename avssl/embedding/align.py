@@ -1,12 +1,14 @@
 """A model whose towers stay as they are gets heads that bring their features into one space, by canonical correlation.
 
 Nothing is trained: a few hundred windows of a user's own videos and less than a minute are enough to search across
-modalities. How many axes and how much ridge: what finds held-out partners best.
+modalities. How many axes and how much ridge: with few files held-out partners tell candidates apart badly, and the
+luckiest is a bad choice; so much ridge is kept unless less is clearly better.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,10 @@ from avssl.models.folder import load_network, save_model
 
 LAYERS = ("video.pool", "audio.pool")  # what heads are given
 DIMS = (2, 4, 8, 16, 32, 64, 128)
-RIDGES = (0.01, 0.1, 1.0, 10.0)
-HELD_OUT = 0.25  # of the files decide; in the end all are used
+USUAL_DIM = 16
+RIDGES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+PARTS = 4  # of the files, each held out once to decide; in the end all are used
+CLEARLY = 2.0  # standard errors
 
 
 class Choice(NamedTuple):
@@ -40,18 +44,37 @@ def align(video: np.ndarray, audio: np.ndarray, files: np.ndarray, *, seed: int 
     names = np.unique(files)
     if len(names) < 4:
         raise UsageError(f"alignment needs windows of at least 4 files with picture and sound, got {len(names)}")
-    held = np.random.default_rng(seed).permutation(names)[: max(2, round(HELD_OUT * len(names)))]
-    test = np.isin(files, held)
-    choices = []
-    for ridge in RIDGES:
-        whole = cca(video[~test], audio[~test], ridge=ridge)
-        for dim in DIMS:
-            if dim <= len(whole.correlations):
-                cut = whole.cut(dim)
-                rank = mean_rank(cut.first(video[test]), cut.second(audio[test]), files[test])
-                choices.append(Choice(dim, ridge, rank))
-    best = min(choices, key=lambda choice: (choice.mean_rank, choice.dim))
-    return cca(video, audio, ridge=best.ridge).cut(best.dim), best
+    ranks: dict[tuple[float, int], list[float]] = {}
+    order = np.random.default_rng(seed).permutation(names)
+    for part in range(min(PARTS, len(names) // 2)):
+        test = np.isin(files, order[part :: min(PARTS, len(names) // 2)])
+        for ridge in RIDGES:
+            whole = cca(video[~test], audio[~test], ridge=ridge, weights=file_weights(files[~test]))
+            for dim in DIMS:
+                if dim <= len(whole.correlations):
+                    cut = whole.cut(dim)
+                    rank = mean_rank(cut.first(video[test]), cut.second(audio[test]), files[test])
+                    ranks.setdefault((ridge, dim), []).append(rank)
+    best = choose({key: found for key, found in ranks.items() if len(found) == len(ranks[RIDGES[0], DIMS[0]])})
+    whole = cca(video, audio, ridge=best.ridge, weights=file_weights(files))
+    return whole.cut(best.dim), best
+
+
+def choose(ranks: Mapping[tuple[float, int], Sequence[float]]) -> Choice:
+    """From mean ranks by (ridge, dim), one a part: among all that are not clearly worse than the best, the most ridge,
+    then the number of axes next to the usual one."""
+    mean = {key: float(np.mean(found)) for key, found in ranks.items()}
+    best = min(mean, key=lambda key: mean[key])
+    error = np.std(ranks[best], ddof=1) / np.sqrt(len(ranks[best])) if len(ranks[best]) > 1 else 0.0
+    near = [key for key in mean if mean[key] <= mean[best] + CLEARLY * error]
+    ridge, dim = min(near, key=lambda key: (-key[0], abs(np.log2(key[1] / USUAL_DIM))))
+    return Choice(dim, ridge, mean[ridge, dim])
+
+
+def file_weights(files: np.ndarray) -> np.ndarray:
+    """[N] weights of windows that make each file count the same, whatever its length; they add up to 1."""
+    _, number, count = np.unique(files, return_inverse=True, return_counts=True)
+    return 1.0 / (count[number] * len(count))
 
 
 def mean_rank(video: np.ndarray, audio: np.ndarray, files: np.ndarray) -> float:

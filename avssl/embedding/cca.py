@@ -10,7 +10,7 @@ from avssl.errors import UsageError
 
 
 class Projection(NamedTuple):
-    """x [N, D] -> (x - mean) @ weight: [N, k], centred, of about unit variance in each direction.
+    """x [N, D] -> (x - mean) @ weight: [N, k], centred; without ridge of unit variance in each direction.
 
     mean: [D]. weight: [D, k]."""
 
@@ -34,29 +34,31 @@ class Aligned(NamedTuple):
         return Aligned(first, second, self.correlations[:dim])
 
 
-def cca(first: np.ndarray, second: np.ndarray, *, ridge: float) -> Aligned:
+def cca(first: np.ndarray, second: np.ndarray, *, ridge: float, weights: np.ndarray | None = None) -> Aligned:
     """All axes that N pairs `first` [N, D], `second` [N, E] have in common, in float64.
 
         A = Cxx^(-1/2) Cxy Cyy^(-1/2) = U S V^T,   Wx = Cxx^(-1/2) U,   Wy = Cyy^(-1/2) V
 
     with Cxx the covariance plus `ridge` times its mean variance on the diagonal: 0 trusts every direction, however
-    little of it was seen; large values tend to the directions of largest covariance.
+    little of it was seen; large values tend to the directions of largest covariance. weights: of the pairs [N], adding
+    up to 1; None: all alike.
 
     Raises UsageError for fewer than two pairs.
     """
     if len(first) != len(second) or len(first) < 2:
         raise UsageError(f"alignment needs at least 2 pairs, got {len(first)} and {len(second)} vectors")
+    share = np.full(len(first), 1 / len(first)) if weights is None else weights
     sides = []
     for x in (first.astype(np.float64), second.astype(np.float64)):
-        mean = x.mean(0)
+        mean = share @ x
         # In the basis of the data's own axes the covariance is diagonal, and no larger than N however large D is.
-        left, scale, axes = np.linalg.svd((x - mean) / np.sqrt(len(x)), full_matrices=False)
+        left, scale, axes = np.linalg.svd((x - mean) * np.sqrt(share)[:, None], full_matrices=False)
         # Directions in which nothing varies carry nothing over; they are left out.
         seen = scale > max(x.shape) * np.finfo(np.float64).eps * max(scale[0], np.finfo(np.float64).tiny)
         left, variance, axes = left[:, seen], scale[seen] ** 2, axes[seen]
         white = np.sqrt(variance + ridge * variance.sum() / x.shape[1])
         sides.append((mean, left * (scale[seen] / white), axes.T / white))
     (mean_x, x, from_x), (mean_y, y, from_y) = sides
-    # x and y are the whitened data over sqrt(N), so that x^T y is the matrix A above.
+    # x and y are the whitened data times the roots of their weights, so that x^T y is the matrix A above.
     u, correlations, v = np.linalg.svd(x.T @ y, full_matrices=False)
     return Aligned(Projection(mean_x, from_x @ u), Projection(mean_y, from_y @ v.T), correlations)

@@ -10,11 +10,11 @@ import hashlib
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avssl.embedding.sources import Unit
 from avssl.errors import UsageError
-from avssl.files import read_json, write_json
+from avssl.files import claim, read_json, write_json
 
 
 @dataclass
@@ -33,12 +33,17 @@ class PartFolder:
     def __init__(self, output: Path):
         self.folder = output.with_name(output.name + ".parts")
         self._settings = self.folder / "settings.json"
+        self._lock: IO[bytes] | None = None
 
     def exists(self) -> bool:
         return self._settings.exists()
 
     def open(self, settings: dict[str, Any]) -> None:
-        """Create the folder, or go on with the one that is there. Raises `UsageError` if its settings are others."""
+        """Create the folder, or go on with the one that is there, and keep other processes out of it until `close`.
+
+        Raises `UsageError` if its settings are others or another process writes here.
+        """
+        self._lock = claim(self.folder / ".lock", str(self.folder))
         if self.exists():
             refuse_other(read_json(self._settings), settings, f"{self.folder} holds an unfinished run, made")
         else:
@@ -61,7 +66,16 @@ class PartFolder:
         """Note that the unit's rows are complete."""
         write_json(self.path(unit).with_suffix(".json"), asdict(part))
 
+    def close(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
     def remove(self) -> None:
+        """Delete all parts. Raises `UsageError` if another process writes here."""
+        if self._lock is None and self.folder.exists():
+            self._lock = claim(self.folder / ".lock", str(self.folder))
+        self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from avssl.models.av_model import AVModel
+    from avssl.sandbox.decoder import Decoder
 
 FORMAT, VERSION = "avssl-embeddings", 1
 
@@ -86,12 +87,14 @@ def embed_to_file(
     model_name: str = "",
     overwrite: bool = False,
     listener: Listener | None = None,
+    decoder: Decoder | None = None,
 ) -> EmbedReport:
     """Embed `units` (see `find_units`) into the table `output` (.npz or .parquet).
 
     Files that fail are reported and left out. What is finished is kept in `OUTPUT.parts` until the output is
     written (and after it, if something failed), so calling this again makes only what is missing. An output or parts
-    made with other settings or from other inputs raise `UsageError` unless `overwrite`.
+    made with other settings or from other inputs raise `UsageError` unless `overwrite`. Files are decoded by `decoder`,
+    in its own confined process, if there is one.
     """
     path, listener = check_output(output), listener or Listener()
     shards = any(isinstance(unit, ShardUnit) for unit in units)
@@ -111,7 +114,7 @@ def embed_to_file(
     for unit in units:
         part = parts.finished(unit)
         if part is None:
-            part = _embed_unit(model, unit, options, parts, schema, listener)
+            part = _embed_unit(model, unit, options, parts, schema, listener, decoder)
             status = ("partly failed" if part.rows else "failed") if part.failed else "done"
         else:
             report.kept += unit.items
@@ -128,14 +131,17 @@ def embed_to_file(
         return report
     meta = settings | _provenance(model, model_name, units) | {"rows": report.rows, "failed": report.failed}
     join(path, files, schema, meta)
-    if not report.failed:
+    if report.failed:
+        parts.close()
+    else:
         parts.remove()
     return report
 
 
 def _embed_unit(
-    model: AVModel, unit: Unit, options: StreamOptions, parts: PartFolder, schema: pa.Schema, listener: Listener
-) -> Part:
+    model: AVModel, unit: Unit, options: StreamOptions, parts: PartFolder, schema: pa.Schema, listener: Listener,
+    decoder: Decoder | None,
+) -> Part:  # fmt: skip
     part = Part(unit.name, unit.fingerprint())
 
     def fail(error: MediaError) -> None:
@@ -146,7 +152,7 @@ def _embed_unit(
         writer = RowWriter(file, schema)
         for item in unit.load():
             try:
-                rows = _rows(model, item, options)
+                rows = _rows(model, item, options, decoder)
                 # A clip that fails leaves no rows behind, so they wait for its end. A file may be too long for that:
                 # its rows are written as they come, and if it fails, its whole part is given up.
                 for row in list(rows) if unit.items > 1 else rows:
@@ -169,12 +175,12 @@ def _embed_unit(
     return part
 
 
-def _rows(model: AVModel, item: Item | MediaError, options: StreamOptions) -> Iterator[Row]:
+def _rows(model: AVModel, item: Item | MediaError, options: StreamOptions, decoder: Decoder | None) -> Iterator[Row]:
     """`embed_item` with the errors of this machine as errors that a user understands."""
     if isinstance(item, MediaError):
         raise item
     try:
-        yield from embed_item(model, item, options)
+        yield from embed_item(model, item, options, decoder)
     except OSError as error:
         raise MediaError(item.path, "unreadable", f"cannot be read: {error.strerror or error}") from error
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -186,7 +192,7 @@ def _settings(model: AVModel, options: StreamOptions, shards: bool) -> dict[str,
     return {
         "format": FORMAT,
         "version": VERSION,
-        "model_sha256": _model_sha256(model),
+        "model_sha256": model_sha256(model),
         "window_s": options.window_s,
         "hop_s": options.hop_s,
         "modality": ",".join(options.modalities),
@@ -208,10 +214,10 @@ def _provenance(model: AVModel, model_name: str, units: Sequence[Unit]) -> dict[
     }
 
 
-def _model_sha256(model: AVModel) -> str:
+def model_sha256(model: AVModel) -> str:
     """Names the numbers that the model computes with: its configuration and its weights."""
     digest = hashlib.sha256(_json_sha256(model.config.to_dict()).encode())
-    for key, tensor in sorted(model.model.state_dict().items()):
+    for key, tensor in sorted(model.network.state_dict().items()):
         digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

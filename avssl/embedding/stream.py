@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from avssl.media import AudioInfo, Media, VideoInfo
     from avssl.models.av_model import AVModel
     from avssl.models.config import VideoInput
+    from avssl.sandbox.decoder import Decoder
 
 _NO_DURATION = ("mp3", "aac")  # containers whose length is guessed from the bit rate at the start
 _COUNTS: dict[int, Channels] = {1: "mono", 2: "stereo"}
@@ -75,8 +77,8 @@ def output_columns(model: AVModel, options: StreamOptions) -> dict[str, int]:
     return columns
 
 
-def embed_item(model: AVModel, item: Item, options: StreamOptions) -> Iterator[Row]:
-    """Rows of one recording, in order of time.
+def embed_item(model: AVModel, item: Item, options: StreamOptions, decoder: Decoder | None = None) -> Iterator[Row]:
+    """Rows of one recording, in order of time. Files are decoded by `decoder` if there is one, packed clips here.
 
     A row holds `path`, `start_s`, `end_s`, `row`, `id`, `label` and, for each modality, `has_KIND`, `KIND` [D] of unit
     length and a column for each layer. Of an absent modality the vectors are missing in the row. With `options.spatial`
@@ -85,7 +87,7 @@ def embed_item(model: AVModel, item: Item, options: StreamOptions) -> Iterator[R
     Raises `MediaError` if the recording cannot be read or has none of the modalities.
     """
     with ExitStack() as opened:
-        tracks = _open_tracks(model, item, options, opened)
+        tracks = _open_tracks(model, item, options, opened, decoder)
         duration_s = max(track.grid.end_s for track in tracks)
 
         def windows() -> Iterator[Window]:
@@ -129,7 +131,9 @@ def _by_view(row: Row, points: Viewpoints) -> Iterator[Row]:
         }
 
 
-def _open_tracks(model: AVModel, item: Item, options: StreamOptions, opened: ExitStack) -> list[Track]:
+def _open_tracks(
+    model: AVModel, item: Item, options: StreamOptions, opened: ExitStack, decoder: Decoder | None
+) -> list[Track]:
     from avssl.media import open_media
 
     tracks = []
@@ -137,7 +141,10 @@ def _open_tracks(model: AVModel, item: Item, options: StreamOptions, opened: Exi
         source = item.video if kind == "video" else item.audio
         if source is None:
             continue
-        media = opened.enter_context(open_media(source, name=item.path))
+        if decoder is not None and isinstance(source, Path):
+            media: Any = opened.enter_context(decoder.open(source, name=item.path))
+        else:
+            media = opened.enter_context(open_media(source, name=item.path))
         layers, points = options.layers_of(kind), options.spatial
         if kind == "video" and media.info.video:
             track = _video_track(model, media, media.info.video, item.path, layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -195,5 +196,5 @@ def read_meta(path: Path) -> dict[str, Any]:
         import pyarrow.parquet as pq
 
         return json.loads((pq.read_schema(path).metadata or {})[META.encode()])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except (OSError, KeyError, ValueError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error):
         return {}

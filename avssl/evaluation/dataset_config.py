@@ -15,11 +15,12 @@ class DatasetConfig:
 
     root: str
     """The folder with the media."""
-    kind: Literal["folder", "csv", "ucf101", "hmdb51", "esc50", "fsdkaggle2018", "dcase"] = "folder"
+    kind: Literal["folder", "csv", "ucf101", "hmdb51", "kinetics", "esc50", "fsdkaggle2018", "dcase"] = "folder"
     """`folder`: one folder a class. `csv`: the list `lists`. The others: the official layout and lists."""
     lists: str | None = None
     """csv: a file with the columns path and label (several labels divided by `;`), and perhaps split (train, test),
-    fold, group. ucf101, hmdb51: the folder of the official lists. esc50, fsdkaggle2018, dcase: not needed."""
+    fold, group. ucf101, hmdb51, kinetics: the folder of the official lists. esc50, fsdkaggle2018, dcase: not
+    needed."""
     fold: int | None = None
     """Only this fold; null: all of them, and their mean."""
     folds: int = 5
@@ -29,7 +30,7 @@ class DatasetConfig:
     are never on both sides of a split. Null: a list's column `group`, otherwise each file is a source of its own."""
 
     def __post_init__(self) -> None:
-        if self.kind in ("csv", "ucf101", "hmdb51") and self.lists is None:
+        if self.kind in ("csv", "ucf101", "hmdb51", "kinetics") and self.lists is None:
             raise ConfigError(f"protocol.data.lists: missing; kind {self.kind!r} needs it")
         if self.folds < 2:
             raise ConfigError(f"protocol.data.folds is {self.folds}, but must be 2 or more")

@@ -62,30 +62,41 @@ def _check(fold: Fold, data: DatasetConfig) -> None:
         )
 
 
-def _folder(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
-    """root/CLASS/…/FILE, cut into folds."""
+def folder_items(data: DatasetConfig) -> list[LabelledItem]:
+    """root/CLASS/…/FILE, sorted by path."""
+    root = Path(data.root)
     paths = sorted(
         path for path in root.glob("*/**/*") if path.suffix[1:].lower() in MEDIA_EXTENSIONS and path.is_file()
     )
-    items = [_item(data, root, path.relative_to(root).as_posix(), [path.relative_to(root).parts[0]]) for path in paths]
-    return _cut(items, data.folds, seed)
+    return [_item(data, root, path.relative_to(root).as_posix(), [path.relative_to(root).parts[0]]) for path in paths]
 
 
-def _csv(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
-    """A list with `split`, or `fold`, or neither."""
+def csv_items(data: DatasetConfig) -> tuple[list[LabelledItem], list[dict[str, str]]]:
+    """The items of the list `data.lists`, and its rows."""
     path = Path(data.lists or "")
     rows = _read_csv(path)
     for column in ("path", "label"):
         if rows and column not in rows[0]:
             raise ConfigError(f"{path}: has no column {column!r}; it needs path and label")
-    items = [_item(data, root, row["path"], row["label"].split(";"), row.get("group")) for row in rows]
+    root = Path(data.root)
+    return [_item(data, root, row["path"], row["label"].split(";"), row.get("group")) for row in rows], rows
+
+
+def _folder(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
+    """root/CLASS/…/FILE, cut into folds."""
+    return _cut(folder_items(data), data.folds, seed)
+
+
+def _csv(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
+    """A list with `split`, or `fold`, or neither."""
+    items, rows = csv_items(data)
     if rows and rows[0].get("fold"):
         return _leave_out(items, [row["fold"] for row in rows])
     if rows and rows[0].get("split"):
         splits = [row["split"] for row in rows]
         unknown = set(splits) - {"train", "test"}
         if unknown:
-            raise ConfigError(f"{path}: split {min(unknown)!r} is neither train nor test")
+            raise ConfigError(f"{data.lists}: split {min(unknown)!r} is neither train nor test")
         train, test = ([i for i, s in zip(items, splits, strict=True) if s == name] for name in ("train", "test"))
         return [Fold("1", train, test)]
     return _cut(items, data.folds, seed)
@@ -118,6 +129,26 @@ def _hmdb51(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
     if not folds:
         raise ConfigError(f"protocol.data.lists: {data.lists} holds no CLASS_test_splitN.txt of HMDB51")
     return folds
+
+
+def _kinetics(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
+    """LISTS/train.csv and validate.csv (or val.csv): label, youtube_id, time_start, time_end, split; the clips, already
+    cut, anywhere under ROOT as ID_000010_000020.mp4 (the numbers are time_start and time_end)."""
+    lists = Path(data.lists or "")
+    validate = next((path for name in ("validate", "val") if (path := lists / f"{name}.csv").is_file()), None)
+    if validate is None:
+        raise ConfigError(f"protocol.data.lists: {lists} holds no validate.csv (or val.csv) of Kinetics")
+    found = {path.stem: path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.suffix}
+    sides = []
+    for path in (lists / "train.csv", validate):
+        items = []
+        for row in _read_csv(path):
+            start, end = (int(float(row[key])) for key in ("time_start", "time_end"))
+            name = f"{row['youtube_id']}_{start:06d}_{end:06d}"
+            place = found.get(name, f"{row['split']}/{name}.mp4")
+            items.append(_item(data, root, place, [row["label"]], row["youtube_id"]))
+        sides.append(items)
+    return [Fold("1", *sides)]
 
 
 def _esc50(data: DatasetConfig, root: Path, seed: int) -> list[Fold]:
@@ -158,6 +189,7 @@ _KINDS: dict[str, Callable[[DatasetConfig, Path, int], list[Fold]]] = {
     "csv": _csv,
     "ucf101": _ucf101,
     "hmdb51": _hmdb51,
+    "kinetics": _kinetics,
     "esc50": _esc50,
     "fsdkaggle2018": _fsdkaggle2018,
     "dcase": _dcase,

@@ -25,7 +25,11 @@ PROTOCOLS: dict[str, ProtocolEntry] = {
     "avc_bin": ProtocolEntry("avssl.evaluation.scene_config:SceneTaskConfig", "avssl.evaluation.scene_tasks:run"),
     "avsa_bin": ProtocolEntry("avssl.evaluation.scene_config:SceneTaskConfig", "avssl.evaluation.scene_tasks:run"),
     "avss": ProtocolEntry("avssl.evaluation.scene_config:AVSSConfig", "avssl.evaluation.avss:run"),
+    "discovery": ProtocolEntry("avssl.evaluation.discovery_config:DiscoveryConfig", "avssl.evaluation.discovery:run"),
+    "classify": ProtocolEntry("avssl.finetuning.protocol_config:Classify", "avssl.finetuning.classify:run"),
+    "finetune": ProtocolEntry("avssl.finetuning.protocol_config:FinetuneProtocol", "avssl.finetuning.protocol:run"),
     "frozen": ProtocolEntry("avssl.evaluation.frozen_config:FrozenConfig", "avssl.evaluation.frozen:run"),
+    "linear_stages": ProtocolEntry("avssl.finetuning.protocol_config:LinearStages", "avssl.finetuning.protocol:run"),
     "separation_denoise": ProtocolEntry(
         "avssl.evaluation.separation_config:DenoiseConfig", "avssl.evaluation.separation_denoise:run"
     ),

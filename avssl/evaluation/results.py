@@ -24,13 +24,7 @@ def write_results(out: Path, config: EvalConfig, outcome: Outcome, *, wall_s: fl
 
     Raises AvsslError, and writes nothing, if more items were skipped than `config.allow_missing` or nothing is left.
     """
-    if len(outcome.skipped) > config.allow_missing:
-        first = outcome.skipped[0]
-        raise AvsslError(
-            f"{config.name}: {len(outcome.skipped)} of {outcome.items + len(outcome.skipped)} items could not be used,"
-            f" the first: {first['item']} ({first['cause']}), so the score would not be comparable; repair them, or"
-            f" allow it with --allow_missing {len(outcome.skipped)}"
-        )
+    refuse_incomplete(config, outcome.skipped, outcome.items)
     if not outcome.items:
         raise AvsslError(f"{config.name}: there is no item to evaluate; check the paths in protocol")
     out.mkdir(parents=True, exist_ok=True)
@@ -53,6 +47,17 @@ def write_results(out: Path, config: EvalConfig, outcome: Outcome, *, wall_s: fl
     }
     files.write_json(out / RESULTS, tree)
     return out / RESULTS
+
+
+def refuse_incomplete(config: EvalConfig, skipped: list[dict[str, str]], usable: int) -> None:
+    """Raise AvsslError if more items were skipped than `config.allow_missing`; usable: how many were not."""
+    if len(skipped) > config.allow_missing:
+        first = skipped[0]
+        raise AvsslError(
+            f"{config.name}: {len(skipped)} of {usable + len(skipped)} items could not be used, the first:"
+            f" {first['item']} ({first['cause']}), so the score would not be comparable; repair them, or allow it with"
+            f" --allow_missing {len(skipped)}"
+        )
 
 
 def model_facts(source: str) -> dict[str, Any]:

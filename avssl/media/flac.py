@@ -50,7 +50,7 @@ def decode_flac(
     """
     try:
         return _cut_out(data, start_s, duration_s)
-    except (_NotSimpleError, struct.error, ValueError, av.error.FFmpegError, EOFError):
+    except (_NotSimpleError, struct.error, LookupError, ValueError, av.error.FFmpegError, EOFError):
         return _search(data, start_s, duration_s)
 
 

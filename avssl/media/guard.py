@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import av
 import av.logging
 
 from avssl.errors import MediaError
 from avssl.media.limits import Limits
+from avssl.media.regular import HandedFile, open_regular
 from avssl.media.types import Source
 
 av.logging.set_level(av.logging.PANIC)  # damage is reported through errors, not on the terminal
@@ -49,7 +48,7 @@ _HEAD_BYTES = 4096
 
 
 def open_file(source: Source, name: str | None, limits: Limits) -> tuple[IO[bytes], str, int]:
-    """(binary file, name for messages, size in bytes) of a path or of bytes in memory.
+    """(binary file, name for messages, size in bytes) of a path, of an open file or of bytes in memory.
 
     Raises MediaError: `unreadable` for what is not there, not allowed or not a regular file, `empty`, `too-large`.
     """
@@ -57,25 +56,13 @@ def open_file(source: Source, name: str | None, limits: Limits) -> tuple[IO[byte
     if isinstance(source, bytes | bytearray | memoryview):
         name = name or "<memory>"
         file, size = io.BytesIO(source), len(source)
+    elif isinstance(source, HandedFile):
+        name = name or source.name
+        file, size = cast(IO[bytes], source.reader()), source.size
     else:
-        path = os.fspath(source)
-        name = name or str(path)
-        try:
-            # Without O_NONBLOCK, opening a FIFO would wait for a writer.
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            raise MediaError(name, "unreadable", f"cannot be opened, {why.lower()}") from None
-        except OSError as error:
-            if Path(path).is_socket() or not Path(path).is_file():
-                raise MediaError(name, "unreadable", "is not a regular file") from None
-            raise error
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, device or socket"
-            raise MediaError(name, "unreadable", f"is {kind}, not a regular file")
-        file, size = os.fdopen(descriptor, "rb", buffering=0), status.st_size
+        name = name or str(os.fspath(source))
+        descriptor = open_regular(source, name)
+        file, size = os.fdopen(descriptor, "rb", buffering=0), os.fstat(descriptor).st_size
     try:
         if size == 0:
             raise MediaError(name, "empty", "the file is empty")

@@ -73,7 +73,7 @@ def packed_frames(data: bytes, times_s: list[float], *, short_side_px: int | Non
             return None
         numbers = [max(0, bisect_right(track.starts, tick) - 1) for tick in ticks]
         return _decode(data, track, numbers, Painter(pixels, short_side_px=short_side_px, size_px=None))
-    except (_NotSimpleError, MediaError, struct.error, LookupError, av.error.FFmpegError, EOFError):
+    except (_NotSimpleError, MediaError, struct.error, LookupError, ValueError, av.error.FFmpegError, EOFError):
         return None
 
 

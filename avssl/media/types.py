@@ -12,8 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-Source = str | os.PathLike[str] | bytes | memoryview
-"""A path, or a whole file in memory (such as a tar member)."""
+from avssl.media.regular import HandedFile
+
+Source = str | os.PathLike[str] | bytes | memoryview | HandedFile
+"""A path, a whole file in memory (such as a tar member), or a file that is open already."""
 
 Pixels = Literal["rgb24", "yuv420p"]
 Channels = Literal["mono", "stereo", "all"]

@@ -8,12 +8,13 @@ from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from avssl import compat
 from avssl.config import nearest
 from avssl.errors import ModelError, UsageError
 from avssl.models.config import AudioInput, VideoInput
+from avssl.models.hub import HubMixin
 from avssl.models.tower import Tower
 from avssl.models.two_tower import TwoTower
 
@@ -21,12 +22,15 @@ EMBEDDING = "embedding"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class AVModel:
+class AVModel(HubMixin):
     """Encodes frames and sound with a TwoTower in evaluation mode. Equal input gives equal output, whatever the batch.
 
-    model: the TwoTower (put into evaluation mode). config: its ModelConfig. description: the config.json it came with.
+    model: the TwoTower (put into evaluation mode); `network` is all that is computed with, of which it may be a part.
+    config: its ModelConfig. description: the config.json it came with.
     dtype: what towers and heads compute in; weights, front end and results are float32.
     """
+
+    network: nn.Module
 
     def __init__(
         self,
@@ -36,7 +40,7 @@ class AVModel:
         dtype: torch.dtype | str = "float32",
         description: dict[str, Any] | None = None,
     ):
-        self.model = model.eval().to(device)
+        self.model = self.network = model.eval().to(device)
         self.config = model.config
         self.description = description or {}
         self.device = torch.device(device)

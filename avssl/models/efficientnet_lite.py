@@ -102,14 +102,14 @@ class EfficientNetLite0(Tower):
     def forward(self, x: Tensor) -> Tensor:
         return self.feature_stages(x)["pool"]
 
-    def feature_stages(self, x: Tensor) -> dict[str, Tensor]:
+    def later_stages(self, after: str | None, x: Tensor) -> dict[str, Tensor]:
         batch, _, time = x.shape[:3]
         frames = x.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         stages = {}
-        for name in self.stage_names[:-1]:
+        for name in self.stages_after(after)[:-1]:
             frames = self.get_submodule(name)(frames)
             stages[name] = frames.unflatten(0, (batch, time)).transpose(1, 2)
-        stages["pool"] = self.pool(stages["features"])
+        stages["pool"] = self.pool(stages.get("features", x))
         return stages
 
     def load_weights(self, path: str) -> None:

@@ -1,13 +1,13 @@
 """The model folder: `model.safetensors` (weights), `config.json` (what they are), `README.md` (model card).
 
 Nothing in it is pickled, so a folder from a stranger is data, not code. `load` turns one into an object that does what
-the folder is for: an `AVModel` encodes, a `Tagger` names sounds, a `Separator` separates them.
+the folder is for: an `AVModel` encodes, a `Classifier` also names classes, a `Tagger` names sounds, a `Separator`
+separates them.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +18,19 @@ from torch import nn
 from avssl import __version__, files
 from avssl.config import nearest
 from avssl.errors import ConfigError, ModelError
-from avssl.models import starter
+from avssl.models import hub, starter
+from avssl.models.classifier_config import ClassifierConfig
 from avssl.models.config import ModelConfig
+from avssl.models.hub import HUB_PREFIX
 from avssl.models.sound_config import SeparatorModelConfig, TaggerModelConfig
 from avssl.models.weights import load_into, read_weights
 
 FORMAT = "avssl-model"
 VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-HUB_PREFIX = "hf-hub:"
 BUNDLED = Path(__file__).parent.parent / "assets"
 
-Config = ModelConfig | TaggerModelConfig | SeparatorModelConfig
+Config = ModelConfig | ClassifierConfig | TaggerModelConfig | SeparatorModelConfig
 
 
 class Kind(NamedTuple):
@@ -39,9 +40,17 @@ class Kind(NamedTuple):
     config: Any
     network: str
     user: str
+    also: str | None = None
+    """The kind whose user this one's is, too."""
 
 
 KINDS = {
+    "classifier": Kind(
+        ClassifierConfig,
+        "avssl.models.classifier:ClassifierNet",
+        "avssl.finetuning.classifier:Classifier",
+        also="two_tower",
+    ),
     "two_tower": Kind(ModelConfig, "avssl.models.two_tower:TwoTower", "avssl.models.av_model:AVModel"),
     "tagger": Kind(TaggerModelConfig, "avssl.models.cnn14:tagger_of", "avssl.separation.tagger:Tagger"),
     "separator": Kind(
@@ -91,7 +100,8 @@ def load(
     *,
     kind: str | None = None,
 ) -> Any:
-    """A trained model, ready for use: an `AVModel`, a `Tagger` or a `Separator`, by what the folder holds.
+    """A trained model, ready for use: an `AVModel`, a `Classifier` (which is one, too), a `Tagger` or a `Separator`, by
+    what the folder holds.
 
     source: a bundled model's name (`tiny`), `hf-hub:ORG/NAME` (needs the package huggingface_hub), or the path of a
     model folder; a folder with a bundled name is meant by `./tiny`. dtype: compute towers and heads in this type (e.g.
@@ -100,19 +110,28 @@ def load(
 
     Raises ModelError naming the file and the key if something is missing, damaged or does not fit.
     """
-    model, description = load_network(source, kind)
+    folder = find_folder(source)
+    model, description = load_network(folder, kind, to_use=True)
     user = _named(KINDS[model_kind(description)].user)
-    return user(model, device=device, dtype=dtype or torch.float32, description=description)
+    loaded = user(model, device=device, dtype=dtype or torch.float32, description=description)
+    if (folder / CARD).is_file():
+        loaded.card = (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    return loaded
 
 
-def load_network(source: str | os.PathLike[str], kind: str | None = None) -> tuple[Any, dict[str, Any]]:
-    """The bare network of a model folder with its weights, as `load` finds and checks it, and its config.json."""
+def load_network(
+    source: str | os.PathLike[str], kind: str | None = None, *, to_use: bool = False
+) -> tuple[Any, dict[str, Any]]:
+    """The bare network of a model folder with its weights, as `load` finds and checks it, and its config.json.
+
+    to_use: also a kind that can be used as the wanted one.
+    """
     folder = find_folder(source)
     description = read_description(folder)
     found = model_kind(description)
     if found not in KINDS:
         raise ModelError(f'{folder / CONFIG}: key "kind" is {found!r}; {nearest(found, KINDS)}')
-    if kind not in (None, found):
+    if kind not in (None, found) and not (to_use and KINDS[found].also == kind):
         raise ModelError(f"{folder}: holds a model of the kind {found!r}, but {kind!r} is needed; name another folder")
     try:
         config = KINDS[found].config.from_dict(description["model"]).without_files()
@@ -145,7 +164,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = files.read_json(path)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such file; a model folder holds {WEIGHTS}, {CONFIG} and {CARD}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # damaged, or made to be: nested without end, numbers without end
         raise ModelError(f"{path}: not valid JSON ({error}); copy the folder again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ModelError(f'{path}: key "format" is not "{FORMAT}"; give a folder that avssl wrote')
@@ -165,7 +184,7 @@ def find_folder(source: str | os.PathLike[str]) -> Path:
     """The folder of a model that `load` takes. Raises ModelError if there is none."""
     if isinstance(source, str):
         if source.startswith(HUB_PREFIX):
-            return _fetch(source.removeprefix(HUB_PREFIX))
+            return hub.fetch(source.removeprefix(HUB_PREFIX), [WEIGHTS, CONFIG, CARD])
         if source in bundled_models():
             return BUNDLED / source
         if source == starter.NAME:
@@ -178,20 +197,3 @@ def find_folder(source: str | os.PathLike[str]) -> Path:
             f"give a folder, a bundled name or {HUB_PREFIX}ORG/NAME"
         )
     return folder
-
-
-def _fetch(repository: str) -> Path:
-    """Download the three files of a Hugging Face repository, or find them in the local cache."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise ModelError(
-            f"{HUB_PREFIX}{repository}: needs the package huggingface_hub; run pip install 'avssl[hub]'"
-        ) from None
-    try:
-        return Path(snapshot_download(repository, allow_patterns=[WEIGHTS, CONFIG, CARD]))
-    except Exception as error:  # offline, no such repository, bad name, no access: many types, over several libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{HUB_PREFIX}{repository}: cannot be fetched ({reason}); check name and network, or give a local folder"
-        ) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from avssl.config import nearest
 from avssl.errors import ConfigError, UsageError
 from avssl.models.config import AudioInput
+from avssl.spatial.ambisonics import project
 
 _FLOOR = 1e-10  # the least power (or magnitude) that is told from silence: -100 dB
 
@@ -129,6 +131,28 @@ class LogMel(FrontEnd):
         return power.pow(self.exponent / 2) @ self.filters.float()
 
 
+_TURN, _BACK = 2 * math.pi / 3, 8**0.5 / 3  # between the three beams to the back, and their distance from the axis
+BEAMS = torch.tensor(  # directions (see `avssl.spatial.directions`): ahead, and three around the back
+    [[1.0, 0.0, 0.0], *([-1 / 3, _BACK * math.sin(turn), _BACK * math.cos(turn)] for turn in (0.0, _TURN, -_TURN))]
+)
+
+
+class BeamMel(LogMel):
+    """`LogMel` of four beams in place of a view's W, Y, Z, X: cardioids toward the corners of a tetrahedron. Our own.
+
+    A source and one in the opposite direction differ in the signs of Y, Z and X alone, which magnitudes do not keep.
+    The beams are the same four channels in another basis, and their magnitudes tell all directions apart.
+    """
+
+    def decibels(self, waveform: Tensor) -> Tensor:
+        """[B, 4, S] -> [B, 4, S // hop, bands] in dB. Raises UsageError for other than four channels."""
+        if waveform.shape[-2] != 4:
+            raise UsageError(
+                f"front end beam_mel: takes the four channels of `hearing: ambisonics`, got {waveform.shape[-2]}"
+            )
+        return super().decibels(project(waveform.float(), BEAMS.to(waveform.device)))
+
+
 class EffectsMel(FrontEnd):
     """aiSFX's mel spectrogram: log10(1 + 10^4 power) on the HTK mel scale, each filter's weights summing to one.
 
@@ -158,6 +182,7 @@ class EffectsMel(FrontEnd):
 
 FRONT_ENDS: dict[str, Callable[..., FrontEnd]] = {
     "avid_spectrogram": AvidSpectrogram,
+    "beam_mel": BeamMel,
     "effects_mel": EffectsMel,
     "log_mel": LogMel,
 }
@@ -205,12 +230,21 @@ def mel_filters(rate_hz: int, fft: int, bands: int, low_hz: float, high_hz: floa
 
 
 def htk_filters(rate_hz: int, fft: int, bands: int) -> np.ndarray:
-    """Filters [fft // 2 + 1, bands] that are triangles over 2595 log10(1 + f / 700) mel, their weights summing to 1."""
-    bins_mel = 2595 * np.log10(1 + np.arange(fft // 2 + 1)[:, None] * (rate_hz / fft) / 700)
-    edges = np.linspace(0, bins_mel[-1, 0], bands + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    triangles = np.minimum((bins_mel - low) / (centre - low), (high - bins_mel) / (high - centre)).clip(min=0)
+    """Filters [fft // 2 + 1, bands] over all frequencies: `htk_triangles` whose weights sum to 1."""
+    triangles = htk_triangles(rate_hz, fft, bands, 0.0, rate_hz / 2)
     return triangles / triangles.sum(0)
+
+
+def htk_triangles(rate_hz: int, fft: int, bands: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """[fft // 2 + 1, bands], triangles of height 1 over 2595 log10(1 + f / 700) mel."""
+
+    def mel(hz: np.ndarray | float) -> np.ndarray:
+        return 2595 * np.log10(1 + np.asarray(hz) / 700)
+
+    bins = mel(np.arange(fft // 2 + 1) * (rate_hz / fft))[:, None]
+    edges = np.linspace(mel(low_hz), mel(high_hz), bands + 2)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    return np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(min=0)
 
 
 _LOG_STEP = np.log(6.4) / 27  # above 1 kHz, which is 15 mel

@@ -22,6 +22,7 @@ from avssl.models.weights import load_into, read_weights
 class TorchvisionTower(Tower):
     """A torchvision network `net` whose classifier, the child named `classifier`, is replaced by nothing."""
 
+    staged = False
     classifier: ClassVar[str]
 
     def __init__(self, net: nn.Module):

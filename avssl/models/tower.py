@@ -19,6 +19,7 @@ class Tower(nn.Module):
     feature_dim: int
     stage_names: tuple[str, ...]
     any_length: ClassVar[bool] = True  # False: the number of frames is fixed when the tower is built
+    staged: ClassVar[bool] = True  # False: stages are no child modules, and cannot be run from the middle on
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x)
@@ -28,11 +29,19 @@ class Tower(nn.Module):
 
     def feature_stages(self, x: Tensor) -> dict[str, Tensor]:
         """The output of every stage by name: maps [B, C, …], at last `pool` [B, feature_dim], the tower's output."""
+        return self.later_stages(None, x)
+
+    def later_stages(self, after: str | None, x: Tensor) -> dict[str, Tensor]:
+        """The same of the stages behind `after`, whose output is `x`; None: of all."""
         stages = {}
         x = channels_last(x)
-        for name in self.stage_names:
+        for name in self.stages_after(after):
             stages[name] = x = self.get_submodule(name)(x)
         return stages
+
+    def stages_after(self, name: str | None) -> tuple[str, ...]:
+        """The stages behind the one of this name; None: all."""
+        return self.stage_names[0 if name is None else self.stage_names.index(name) + 1 :]
 
     def load_weights(self, path: str) -> None:
         """Load parameters from the user's file. Raises ModelError naming what does not fit."""

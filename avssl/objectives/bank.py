@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avssl import rng
+
 START_ROWS = 65536  # random start vectors are drawn so many at a time
+GATHERED_ROWS = 8192  # of each rank's part are sent at once when a whole bank is collected
 
 
 class MemoryBank(nn.Module):
@@ -34,7 +37,7 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.momentum = momentum
         memory = torch.empty(rows, dim, dtype=dtype)
-        for first, vectors in _start_vectors(rows, dim, seed):
+        for first, vectors in _start_vectors(0, rows, rows, dim, seed):
             memory[first : first + len(vectors)] = vectors
         self.register_buffer("memory", memory)
 
@@ -91,10 +94,9 @@ class ShardedMemoryBank(nn.Module):
         """Rank r holds the rows from borders[r] to borders[r + 1]."""
         self.first, stop = self.borders[rank], self.borders[rank + 1]
         shard = torch.empty(stop - self.first, dim, dtype=dtype)
-        for start, vectors in _start_vectors(rows, dim, seed):
+        for start, vectors in _start_vectors(self.first, stop, rows, dim, seed):
             low, high = max(start, self.first), min(start + len(vectors), stop)
-            if low < high:
-                shard[low - self.first : high - self.first] = vectors[low - start : high - start]
+            shard[low - self.first : high - self.first] = vectors[low - start : high - start]
         self.register_buffer("shard", shard)
 
     @torch.no_grad()
@@ -117,8 +119,20 @@ class ShardedMemoryBank(nn.Module):
 
     @torch.no_grad()
     def whole(self, ranks: Exchange) -> Tensor:
-        """All rows [N, D], as `MemoryBank.memory` holds them: what a checkpoint stores."""
-        return ranks.gather(self.shard, [stop - start for start, stop in itertools.pairwise(self.borders)])
+        """All rows [N, D] on the CPU of rank 0, as `MemoryBank.memory` holds them: what a checkpoint stores.
+
+        Collected in blocks, so that no device holds more of it than before; other ranks get none, [0, D].
+        """
+        rows = self.borders[-1] if ranks.rank == 0 else 0
+        whole = torch.empty(rows, self.shard.shape[1], dtype=self.shard.dtype)
+        lengths = [stop - start for start, stop in itertools.pairwise(self.borders)]
+        for first in range(0, max(lengths), GATHERED_ROWS):
+            counts = [min(max(0, length - first), GATHERED_ROWS) for length in lengths]
+            parts = ranks.gather(self.shard[first : first + counts[ranks.rank]], counts).split(counts)
+            if ranks.rank == 0:
+                for border, part in zip(self.borders, parts, strict=False):
+                    whole[border + first : border + first + len(part)] = part.cpu()
+        return whole
 
     @torch.no_grad()
     def take(self, whole: Tensor) -> None:
@@ -143,11 +157,14 @@ def draw_negatives(own: Tensor, total: int, count: int, generator: torch.Generat
     return drawn + (drawn >= own[:, None])
 
 
-def _start_vectors(rows: int, dim: int, seed: int) -> Iterator[tuple[int, Tensor]]:
-    """Random unit vectors of all rows, in blocks with the number of their first row."""
-    generator = torch.Generator().manual_seed(seed)
-    for first in range(0, rows, START_ROWS):
-        yield first, F.normalize(torch.randn(min(START_ROWS, rows - first), dim, generator=generator), dim=-1)
+def _start_vectors(first: int, stop: int, rows: int, dim: int, seed: int) -> Iterator[tuple[int, Tensor]]:
+    """Random unit vectors of the blocks that rows `first` to `stop` lie in, each with the number of its first row.
+
+    Every block has a generator of its own, so that a part of a bank costs no more than its size.
+    """
+    for start in range(first // START_ROWS * START_ROWS, stop, START_ROWS):
+        generator = torch.Generator().manual_seed(rng.step_seed(seed, start) if start else seed)
+        yield start, F.normalize(torch.randn(min(START_ROWS, rows - start), dim, generator=generator), dim=-1)
 
 
 def _moved(memory: Tensor, embeddings: Tensor, momentum: float) -> Tensor:

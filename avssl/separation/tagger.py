@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import torch
@@ -14,7 +15,27 @@ from avssl.separation.ontology import Node, Ontology, ontology_of
 from avssl.separation.rates import Converter
 
 
-class Tagger:
+class SoundTagger(abc.ABC):
+    """Whoever gives probabilities of the classes of an `ontology` to sounds."""
+
+    ontology: Ontology
+
+    @property
+    def classes(self) -> list[str]:
+        """Names, in the order of the probabilities."""
+        return [node.name for node in self.ontology.classes]
+
+    @abc.abstractmethod
+    def probabilities(self, waveform: Any, rate_hz: int) -> Tensor:
+        """Waveforms [S] or [..., C, S] -> [..., classes] within 0 to 1."""
+
+    def top(self, waveform: Any, rate_hz: int, count: int = 5) -> list[tuple[Node, float]]:
+        """The likeliest classes of one waveform [S] or [C, S] with their probabilities, likeliest first."""
+        values, numbers = self.probabilities(waveform, rate_hz).topk(min(count, len(self.ontology.classes)))
+        return [(self.ontology.classes[n], v) for n, v in zip(numbers.tolist(), values.tolist(), strict=True)]
+
+
+class Tagger(SoundTagger):
     """Says what is heard, with a Cnn14 in evaluation mode.
 
     model: the network (put into evaluation mode). description: the config.json it came with. ontology: its classes, by
@@ -40,11 +61,6 @@ class Tagger:
         self.ontology = ontology
 
     @property
-    def classes(self) -> list[str]:
-        """Names, in the order of the probabilities."""
-        return [node.name for node in self.ontology.classes]
-
-    @property
     def rate_hz(self) -> int:
         return self.config.rate_hz
 
@@ -66,11 +82,6 @@ class Tagger:
     def probabilities(self, waveform: Any, rate_hz: int) -> Tensor:
         """Waveforms [S] or [..., C, S] -> [..., classes] within 0 to 1."""
         return self.tags(waveform, rate_hz).probabilities
-
-    def top(self, waveform: Any, rate_hz: int, count: int = 5) -> list[tuple[Node, float]]:
-        """The likeliest classes of one waveform [S] or [C, S] with their probabilities, likeliest first."""
-        values, numbers = self.probabilities(waveform, rate_hz).topk(min(count, len(self.ontology.classes)))
-        return [(self.ontology.classes[n], v) for n, v in zip(numbers.tolist(), values.tolist(), strict=True)]
 
 
 def to_mono(waveform: Any) -> Tensor:

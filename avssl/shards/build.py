@@ -12,11 +12,16 @@ from typing import Any
 
 from avssl import files
 from avssl.errors import ShardError, UsageError
+from avssl.media.regular import HandedFile
+from avssl.sandbox.bounds import Bounds
+from avssl.sandbox.child import Reply
+from avssl.sandbox.confine import limit_cpu
 from avssl.shards import format as layout
+from avssl.shards.answer import from_answer, to_answer
 from avssl.shards.options import BuildOptions
 from avssl.shards.pool import Lost, WorkerPool
 from avssl.shards.sources import Entry, Listing, slice_for_job
-from avssl.shards.transcode import Clip, Outcome, Rejected, pack_clip
+from avssl.shards.transcode import Clip, Outcome, Rejected, open_source, pack_clip
 from avssl.shards.write import Cursor, Job, ShardWriter, clear_disk_errors, is_finished
 
 _HARD_TIMEOUT = 1.5  # media has its own time limit; the process is killed if it did not keep it
@@ -59,6 +64,7 @@ def build(
     *,
     workers: int = 1,
     timeout_s: float = 120.0,
+    sandbox: Bounds | None = None,
     job: Job | None = None,
     advance: Callable[..., None] = lambda n=1, note="": None,
 ) -> Summary:
@@ -66,7 +72,8 @@ def build(
 
     The files written depend on the listing and the options only: not on `workers`, kills or the machine's load, as long
     as no clip takes longer than `timeout_s`. With `job`, its part of the listing is packed into a folder of its own
-    below `out`, to be joined by `merge`. `advance(n, note)` is called as sources are done.
+    below `out`, to be joined by `merge`. `advance(n, note)` is called as sources are done. With `sandbox` the processes
+    that decode are confined (see `avssl.sandbox`): same bytes, but a hostile file can do less.
 
     Raises UsageError if `out` holds something else, ShardError if it cannot be written. Bad media are not errors: they
     are in `rejected.jsonl` and in the summary.
@@ -87,7 +94,7 @@ def build(
             return summarise(out, complete=True)
         writer = ShardWriter(out, listing, options, job)
     with writer:
-        _pack(listing, writer, options, workers, timeout_s, advance)
+        _pack(listing, writer, options, workers, timeout_s, sandbox, advance)
         with clear_disk_errors(out):
             writer.finish()
     return summarise(out)
@@ -122,6 +129,7 @@ def _pack(
     options: BuildOptions,
     workers: int,
     timeout_s: float,
+    sandbox: Bounds | None,
     advance: Callable[..., None],
 ) -> None:
     done = writer.cursor.entry
@@ -129,10 +137,8 @@ def _pack(
     if done == len(listing.entries):
         return
     function = functools.partial(_pack_task, options=options, timeout_s=timeout_s)
-    with WorkerPool(function, workers, timeout_s * _HARD_TIMEOUT) as pool:
-        for task, result, following in _in_order(
-            listing.entries, writer.cursor, pool, window=4 * workers, clip_s=options.clip_s
-        ):
+    with WorkerPool(function, workers, timeout_s * _HARD_TIMEOUT, sandbox) as pool:
+        for task, result, following in _in_order(listing.entries, writer.cursor, pool, options, window=4 * workers):
             with clear_disk_errors(writer.out):
                 if isinstance(result, Clip):
                     writer.add(result, following)
@@ -143,12 +149,15 @@ def _pack(
             done = following.entry
 
 
-def _pack_task(task: _Task, *, options: BuildOptions, timeout_s: float) -> Outcome:
-    return pack_clip(task.entry, task.clip, options, timeout_s)
+def _pack_task(task: _Task, descriptor: int | None, *, options: BuildOptions, timeout_s: float) -> Reply:
+    assert descriptor is not None
+    limit_cpu(timeout_s * _HARD_TIMEOUT)
+    file = HandedFile(descriptor, task.entry.path)
+    return to_answer(pack_clip(task.entry, task.clip, options, timeout_s, file))
 
 
 def _in_order(
-    entries: list[Entry], cursor: Cursor, pool: WorkerPool, *, window: int, clip_s: float
+    entries: list[Entry], cursor: Cursor, pool: WorkerPool, options: BuildOptions, *, window: int
 ) -> Iterator[tuple[_Task, Clip | Rejected, Cursor]]:
     """Run the tasks in the pool; yield their results in the order of the listing, each with the cursor after it.
 
@@ -172,12 +181,20 @@ def _in_order(
                 task = _Task(number, entries[number])
                 queue.append(task)
             started.add(task.place)
-            pool.submit(task)
+            file = open_source(task.entry)
+            if isinstance(file, Rejected):
+                outcomes[task.place] = Outcome(task.clips or 1, file)
+            else:
+                pool.submit(task, file.descriptor)
         if not queue:
             return
         task = queue[0]
         if task.place not in outcomes:
-            for ended, outcome in pool.wait():
+            for ended, answer in pool.wait():
+                outcome = answer
+                if not isinstance(answer, Lost):
+                    head, parts = answer
+                    outcome = from_answer(head, parts, ended.entry, options)
                 outcomes[ended.place] = outcome
                 if ended.clips is None and isinstance(outcome, Outcome):
                     place = queue.index(ended)
@@ -190,7 +207,7 @@ def _in_order(
         outcome = outcomes.pop(task.place)
         if isinstance(outcome, Lost):
             clips = task.clips or 1
-            start_s = (task.entry.start_s or 0.0) + task.clip * clip_s if task.clip else task.entry.start_s
+            start_s = (task.entry.start_s or 0.0) + task.clip * options.clip_s if task.clip else task.entry.start_s
             result: Clip | Rejected = Rejected(outcome.reason, outcome.detail, start_s)
         else:
             clips, result = outcome.clips, outcome.result

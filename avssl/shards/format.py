@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ VERSION = 1
 
 INDEX = "index.json"
 MANIFEST = "manifest.jsonl"
+COLUMNS = "columns.safetensors"
 REJECTED = "rejected.jsonl"
 PREVIEW = "preview.html"
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}-[0-9]{6,}\.tar")
 STATE = ".build"  # the folder of a build that is under way
 
 # The fields of KEY.json, in this order; a manifest row has "row" before them and "shard", "members" after "id".
@@ -54,10 +58,19 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     try:
-        index = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ShardError(_why_no_index(folder)) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ShardError(f"{path}: cannot be read ({error}); build the shards again or restore the file") from None
+    return parse_index(text, str(path))
+
+
+def parse_index(text: bytes, path: str) -> dict[str, Any]:
+    """The content of an index.json, checked. `path` is what errors call it."""
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ShardError(f"{path}: cannot be read ({error}); build the shards again or restore the file") from None
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise ShardError(f'{path}: "format" is not "{FORMAT}", so this is not a shard index')
@@ -69,7 +82,36 @@ def read_index(folder: Path) -> dict[str, Any]:
     missing = [key for key in ("rows", "manifest_sha256", "options", "shards", "labels") if key not in index]
     if missing:
         raise ShardError(f"{path}: key {missing[0]!r} is missing; restore the file or build the shards again")
+    odd = next(_odd_keys(index), None)
+    if odd is not None:
+        raise ShardError(f"{path}: key {odd!r} is not what it must be; restore the file or build the shards again")
     return index
+
+
+def _odd_keys(index: dict[str, Any]) -> Iterator[str]:
+    """Keys of an index whose values no build writes. The names of shards above all: a stranger's folder must not name
+    files outside of it."""
+    kinds: dict[str, type] = {"manifest_sha256": str, "options": dict, "shards": list, "labels": list}
+    yield from (key for key, kind in kinds.items() if not isinstance(index[key], kind))
+    if not _is_count(index["rows"]):
+        yield "rows"
+    if not all(isinstance(label, str) for label in index["labels"]):
+        yield "labels"
+    for number, shard in enumerate(index["shards"]):
+        proper = isinstance(shard, dict) and isinstance(shard.get("sha256"), str)
+        if not (proper and isinstance(shard.get("name"), str) and _SHARD_NAME.fullmatch(shard["name"])):
+            yield f"shards[{number}].name"
+        elif not (_is_count(shard.get("bytes")) and _is_count(shard.get("rows"))):
+            yield f"shards[{number}].bytes"
+    columns = index.get("columns")
+    if columns is not None and not (
+        isinstance(columns, dict) and isinstance(columns.get("sha256"), str) and _is_count(columns.get("bytes"))
+    ):
+        yield "columns"
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
 
 
 def _why_no_index(folder: Path) -> str:
@@ -94,6 +136,7 @@ def write_index(
     shards: list[dict[str, Any]],
     labels: list[str],
     rejected: int,
+    columns: dict[str, Any],
 ) -> None:
     """Write index.json: the last file of a build, so its presence says that the folder is whole."""
     from avssl import __version__
@@ -103,6 +146,7 @@ def write_index(
         "version": VERSION,
         "rows": rows,
         "manifest_sha256": manifest_sha256,
+        "columns": columns,
         "options": options,
         "sources": sources,
         "sources_sha256": sources_sha256,

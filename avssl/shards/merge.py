@@ -14,6 +14,7 @@ from avssl import files
 from avssl.errors import ShardError, UsageError
 from avssl.shards import format as layout
 from avssl.shards.build import Summary, summarise
+from avssl.shards.folder import write_columns
 from avssl.shards.options import describe_difference
 from avssl.shards.read import ShardSet
 from avssl.shards.write import clear_disk_errors, write_manifest
@@ -35,12 +36,14 @@ def merge(out: str | os.PathLike[str]) -> Summary:
     with clear_disk_errors(out):
         shards = _move_shards(out, folders, indexes)
         digest, labels = write_manifest(out, _rows(folders, indexes))
+        rows = sum(index["rows"] for index in indexes)
+        columns = write_columns(out, rows=rows, labels=labels, manifest_sha256=digest)
         rejected = [row for folder in folders for row in files.read_jsonl(folder / layout.REJECTED)]
         files.write_jsonl(out / layout.REJECTED, rejected)
         layout.write_index(
-            out, rows=sum(index["rows"] for index in indexes), manifest_sha256=digest, options=indexes[0]["options"],
+            out, rows=rows, manifest_sha256=digest, options=indexes[0]["options"],
             sources=sum(index["sources"] for index in indexes), sources_sha256=indexes[0]["sources_sha256"],
-            job=None, shards=shards, labels=labels, rejected=len(rejected),
+            job=None, shards=shards, labels=labels, rejected=len(rejected), columns=columns,
         )  # fmt: skip
         _remove(folders)
     return summarise(out)

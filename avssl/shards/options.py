@@ -1,4 +1,4 @@
-"""The options of a build. All of them are written to index.json; a folder is only continued with the same ones."""
+"""The options of a build, all written to index.json (a folder is only continued with the same), and of the cache."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from avssl.errors import UsageError
+from avssl.errors import ConfigError, UsageError
 from avssl.shards.spatial import AMBISONICS, DECLARED, PROJECTIONS
 
 
@@ -73,6 +73,29 @@ class BuildOptions:
         """All options; those of 360° video only where one is given, so that other builds are what they were."""
         plain = dataclasses.asdict(self)
         return plain if self.is_spatial else {k: v for k, v in plain.items() if k not in ("ambisonics", "projection")}
+
+
+@dataclass
+class CacheConfig:
+    """Where and how remote shard folders (http://, https://, s3://, …) are kept on the local disk."""
+
+    dir: str | None = None
+    """Folder of the cache, on a local disk; any number of processes may share it. null: avssl/shards in
+    $XDG_CACHE_HOME or ~/.cache."""
+    size_gb: float = 100.0
+    """It never takes more; what was not used for the longest time goes first, what is in use never."""
+    attempts: int = 8
+    """Attempts in a row that may bring nothing new before the run stops; each asks the next address, where a folder
+    has several, and begins after the last byte that came."""
+    pause_s: float = 0.5
+    """Pause after the first of them, doubled after each further one up to a minute."""
+    timeout_s: float = 30.0
+    """How long a server may stay silent."""
+
+    def __post_init__(self) -> None:
+        for name in ("size_gb", "attempts", "pause_s", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"data.cache.{name} is {getattr(self, name)}, but must be positive")
 
 
 def describe_difference(before: dict[str, Any], now: dict[str, Any]) -> str:

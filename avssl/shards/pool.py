@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import multiprocessing
 import os
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from typing import Any
 
 from avssl.errors import AvsslError
+from avssl.sandbox.bounds import Bounds
+from avssl.sandbox.child import Child, DeadError, Function
 
-_READY = "ready"
 _ATTEMPTS = 2  # a task whose process died gets a second chance: the system may have been short of memory
 
 
@@ -33,24 +29,25 @@ class Lost:
 
 @dataclass
 class _Worker:
-    process: BaseProcess
-    connection: Connection
-    ready: bool = False
+    child: Child
     task: Any = None
+    descriptor: int | None = None
     attempt: int = 0
     deadline_s: float = 0.0
 
+    @property
+    def ready(self) -> bool:
+        return self.child.protections is not None
+
 
 class WorkerPool:
-    """`workers` processes that run `function(task)`; both must be picklable and `function` should not raise.
+    """`workers` processes that run `function(task, descriptor)`; it must be picklable and should not raise.
 
-    Processes are spawned, not forked: they hold nothing of the parent and end by themselves when it is gone.
+    It answers plain data and bytes (see `avssl.sandbox.child`). With `bounds` the processes are confined.
     """
 
-    def __init__(self, function: Callable[[Any], Any], workers: int, timeout_s: float):
-        self._function = function
-        self._timeout_s = timeout_s
-        self._context = multiprocessing.get_context("spawn")
+    def __init__(self, function: Function, workers: int, timeout_s: float, bounds: Bounds | None = None):
+        self._function, self._timeout_s, self._bounds = function, timeout_s, bounds
         self._workers = [self._start() for _ in range(workers)]
 
     def __enter__(self) -> WorkerPool:
@@ -58,88 +55,88 @@ class WorkerPool:
 
     def __exit__(self, *exc: object) -> None:
         for worker in self._workers:
-            self._end(worker)
+            self._release(worker)
+            worker.child.end()
 
     def free(self) -> int:
         """How many tasks can be submitted now."""
         return sum(worker.task is None for worker in self._workers)
 
-    def submit(self, task: Any) -> None:
+    def submit(self, task: Any, descriptor: int | None = None) -> None:
+        """Give a task to a free process, and with it an open file, which this pool closes when the task has ended."""
         worker = next(worker for worker in self._workers if worker.task is None)
-        worker.task, worker.attempt = task, 1
+        worker.task, worker.descriptor, worker.attempt = task, descriptor, 1
         if worker.ready:
             self._give(worker)
 
     def wait(self) -> list[tuple[Any, Any]]:
-        """Block until something ended; returns (task, result) pairs, possibly none: call it again."""
+        """Block until something ended; returns (task, answer or Lost) pairs, possibly none: call it again.
+
+        An answer is a pair: plain data and a list of bytes.
+        """
         busy = [worker.deadline_s for worker in self._workers if worker.ready and worker.task is not None]
         pause_s = max(0.0, min(busy) - time.monotonic()) if busy else None
-        awake = set(wait([worker.connection for worker in self._workers], pause_s))
+        awake = set(wait([worker.child.socket for worker in self._workers], pause_s))
         ended: list[tuple[Any, Any]] = []
         for number, worker in enumerate(self._workers):
-            if worker.connection in awake:
+            if worker.child.socket in awake:
                 ended += self._hear(number, worker)
             elif worker.ready and worker.task is not None and time.monotonic() > worker.deadline_s:
-                ended.append((worker.task, Lost("timeout", f"took more than {self._timeout_s:g} s")))
-                self._replace(number)
+                ended += self._late(number, worker)
         return ended
 
     def _hear(self, number: int, worker: _Worker) -> Sequence[tuple[Any, Any]]:
-        try:
-            message = worker.connection.recv()
-        except (EOFError, OSError):
-            return self._bury(number, worker)
         if not worker.ready:
-            worker.ready = True
+            try:
+                worker.child.hear_ready()
+            except (DeadError, TimeoutError) as error:
+                raise AvsslError(
+                    f"a worker process ended before it could start ({error}); see its message above"
+                ) from None
             if worker.task is not None:
                 self._give(worker)
             return []
-        task, worker.task = worker.task, None
-        return [(task, message)]
+        try:
+            answer = worker.child.receive(worker.deadline_s)
+        except DeadError as error:
+            return self._bury(number, worker, str(error))
+        except TimeoutError:
+            return self._late(number, worker)
+        return [(self._release(worker), answer)]
 
-    def _bury(self, number: int, worker: _Worker) -> Sequence[tuple[Any, Any]]:
-        worker.process.join()
-        code = worker.process.exitcode or 0
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        if not worker.ready:
-            raise AvsslError(f"a worker process ended before it could start ({cause}); see its message above")
-        task, attempt = worker.task, worker.attempt
+    def _late(self, number: int, worker: _Worker) -> Sequence[tuple[Any, Any]]:
+        task = self._release(worker)
         self._replace(number)
-        if task is None:
+        return [(task, Lost("timeout", f"took more than {self._timeout_s:g} s"))]
+
+    def _bury(self, number: int, worker: _Worker, cause: str) -> Sequence[tuple[Any, Any]]:
+        again = worker.task is not None and worker.attempt < _ATTEMPTS
+        self._replace(number)
+        if again:
+            replaced = self._workers[number]
+            replaced.task, replaced.descriptor, replaced.attempt = worker.task, worker.descriptor, worker.attempt + 1
             return []
-        if attempt >= _ATTEMPTS:
-            return [(task, Lost("worker-died", f"the process that decoded it died twice ({cause})"))]
-        self._workers[number].task, self._workers[number].attempt = task, attempt + 1
-        return []
+        task = self._release(worker)
+        return (
+            [] if task is None else [(task, Lost("worker-died", f"the process that decoded it died twice ({cause})"))]
+        )
 
     def _give(self, worker: _Worker) -> None:
         worker.deadline_s = time.monotonic() + self._timeout_s
-        with contextlib.suppress(OSError):  # it died in the meantime: wait() will see that
-            worker.connection.send(worker.task)
-
-    def _start(self) -> _Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, self._function), daemon=True)
-        process.start()
-        theirs.close()  # so that its death is the end of our side
-        return _Worker(process, ours)
-
-    def _replace(self, number: int) -> None:
-        self._end(self._workers[number])
-        self._workers[number] = self._start()
+        worker.child.send(worker.task, worker.descriptor)
 
     @staticmethod
-    def _end(worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.join()
-        worker.connection.close()
+    def _release(worker: _Worker) -> Any:
+        """The task of a worker, which then has none."""
+        task, worker.task = worker.task, None
+        if worker.descriptor is not None:
+            os.close(worker.descriptor)
+            worker.descriptor = None
+        return task
 
+    def _start(self) -> _Worker:
+        return _Worker(Child(self._function, self._bounds))
 
-def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
-        connection.send(_READY)
-        while True:
-            connection.send(function(connection.recv()))
-            gc.collect()  # decoders lie in reference cycles; the collector does not know how much memory they hold
-    os._exit(0)  # nothing to flush; skips the destructors of decoders
+    def _replace(self, number: int) -> None:
+        self._workers[number].child.end()
+        self._workers[number] = self._start()

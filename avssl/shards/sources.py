@@ -184,7 +184,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 try:
                     row = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse_constant)
                     json_line(row)  # refuses half surrogate pairs, which no manifest could hold
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise UsageError(f"{path}, line {number}: not JSON ({error})") from None
                 if not isinstance(row, dict) or not isinstance(row.get("path"), str):
                     raise UsageError(f'{path}, line {number}: must be an object with a text "path"')

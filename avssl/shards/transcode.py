@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avssl.errors import MediaError
+from avssl.media.regular import HandedFile, open_regular
 from avssl.shards.format import SAMPLE_FIELDS, milliseconds, sample_id
 from avssl.shards.options import BuildOptions
 from avssl.shards.sources import Entry
@@ -49,27 +51,48 @@ class Outcome:
     result: Clip | Rejected
 
 
-def pack_clip(entry: Entry, number: int, options: BuildOptions, timeout_s: float) -> Outcome:
-    """Make clip `number` of `entry`. Whatever is wrong with the file becomes a `Rejected`, never an exception."""
+def open_source(entry: Entry) -> HandedFile | Rejected:
+    """The file of an entry, opened; the caller closes its descriptor."""
+    if not Path(entry.path).is_file():
+        return Rejected("missing", "no such file", entry.start_s)
+    try:
+        return HandedFile(open_regular(entry.path, entry.path), entry.path)
+    except MediaError as error:
+        return Rejected(error.reason, error.detail, entry.start_s)
+    except OSError as error:
+        return Rejected("unreadable", error.strerror or str(error), entry.start_s)
+
+
+def pack_clip(
+    entry: Entry, number: int, options: BuildOptions, timeout_s: float, file: HandedFile | None = None
+) -> Outcome:
+    """Make clip `number` of `entry` (from `file`, where that is open already).
+
+    Whatever is wrong with the file becomes a `Rejected`, never an exception.
+    """
     clips, start_s = 1, entry.start_s
+    if file is None:
+        opened = open_source(entry)
+        if isinstance(opened, Rejected):
+            return Outcome(1, opened)
+        try:
+            return pack_clip(entry, number, options, timeout_s, opened)
+        finally:
+            os.close(opened.descriptor)
     try:
         from avssl.media import Limits, open_media
 
-        if not Path(entry.path).is_file():
-            return Outcome(1, Rejected("missing", "no such file", start_s))
-        with open_media(entry.path, limits=Limits(timeout_s=timeout_s)) as media:
+        with open_media(file, limits=Limits(timeout_s=timeout_s)) as media:
             ranges = plan_clips(entry, media.info, options)
             clips = len(ranges)
             start_ms, end_ms = ranges[number]
             start_s = start_ms / 1000
-            pack = _copy if options.copy else _transcode
-            members, video, audio = pack(media, entry, start_s, end_ms / 1000, options)
+            if options.copy:
+                members, video, audio = _copy(media, file, entry, options)
+            else:
+                members, video, audio = _transcode(media, entry, start_s, end_ms / 1000, options)
         _check_required(video, audio, options)
-        sample = dict.fromkeys(SAMPLE_FIELDS) | {
-            "id": sample_id(entry.source, start_ms, end_ms), "source": entry.source, "start_s": start_s,
-            "end_s": end_ms / 1000, "label": entry.label, "meta": entry.meta, "video": video, "audio": audio,
-        }  # fmt: skip
-        return Outcome(clips, Clip(members, sample))
+        return Outcome(clips, Clip(members, sample_of(entry, start_ms, end_ms, video, audio)))
     except MediaError as error:
         return Outcome(clips, Rejected(error.reason, error.detail, start_s))
     except OSError as error:
@@ -78,6 +101,14 @@ def pack_clip(entry: Entry, number: int, options: BuildOptions, timeout_s: float
         return Outcome(clips, Rejected("too-large", "needs more memory than there is", start_s))
     except Exception as error:  # one odd file among millions must not stop a build; the reason shows where to look
         return Outcome(clips, Rejected("unexpected", f"{type(error).__name__}: {error}", start_s))
+
+
+def sample_of(entry: Entry, start_ms: int, end_ms: int, video: Any, audio: Any) -> dict[str, Any]:
+    """The fields of a sample, in their order."""
+    return dict.fromkeys(SAMPLE_FIELDS) | {
+        "id": sample_id(entry.source, start_ms, end_ms), "source": entry.source, "start_s": start_ms / 1000,
+        "end_s": end_ms / 1000, "label": entry.label, "meta": entry.meta, "video": video, "audio": audio,
+    }  # fmt: skip
 
 
 def plan_clips(entry: Entry, info: MediaInfo, options: BuildOptions) -> list[tuple[int, int]]:
@@ -116,7 +147,7 @@ def _check_required(video: Any, audio: Any, options: BuildOptions) -> None:
         raise MediaError("", "no-audio", f"has no sound here, and --require {options.require} asks for it")
 
 
-def _copy(media: Media, entry: Entry, start_s: float, end_s: float, options: BuildOptions) -> tuple:
+def _copy(media: Media, file: HandedFile, entry: Entry, options: BuildOptions) -> tuple:
     """The whole file as it is, under its own extension."""
     if {entry.ambisonics or "none", entry.projection or "none"} != {"none"}:
         raise MediaError(entry.source, "copy", "--copy keeps files as they are; pack 360° video without --copy")
@@ -136,7 +167,7 @@ def _copy(media: Media, entry: Entry, start_s: float, end_s: float, options: Bui
         }  # fmt: skip
     if info.audio is not None:
         audio = {"rate_hz": info.audio.rate_hz, "channels": info.audio.channels, "samples": None}
-    return {extension: Path(entry.path).read_bytes()}, video, audio
+    return {extension: file.reader().readall()}, video, audio
 
 
 def _transcode(media: Media, entry: Entry, start_s: float, end_s: float, options: BuildOptions) -> tuple:

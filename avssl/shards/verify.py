@@ -31,9 +31,9 @@ def verify(
 ) -> Iterator[Problem]:
     """Yield what is wrong with a finished shard folder.
 
-    Kinds: `index`, `manifest`, `missing-shard`, `extra-shard`, `size`, `truncated`, `sha256`, `missing-member`,
-    `extra-member`, `duplicate-key`, `member`, `undecodable`. `quick` compares names and sizes of files only. `decode`
-    evenly spaced rows are decoded too. `advance` is called after each shard.
+    Kinds: `index`, `manifest`, `columns`, `missing-shard`, `extra-shard`, `size`, `truncated`, `sha256`,
+    `missing-member`, `extra-member`, `duplicate-key`, `member`, `undecodable`. `quick` compares names and
+    sizes of files only. `decode` evenly spaced rows are decoded too. `advance` is called after each shard.
     """
     folder = Path(folder)
     try:
@@ -46,6 +46,8 @@ def verify(
     if not quick:
         spans, problems = _check_manifest(folder, index)
         yield from problems
+        if not problems:
+            yield from _check_columns(folder, index)
     for number, shard in enumerate(index["shards"]):
         path = folder / shard["name"]
         if path.exists() and not quick:
@@ -111,6 +113,16 @@ def _check_manifest(folder: Path, index: dict[str, Any]) -> tuple[dict[int, tupl
     if number + 1 != index["rows"]:
         report(f"has {number + 1} rows, the index says {index['rows']}")
     return spans, problems
+
+
+def _check_columns(folder: Path, index: dict[str, Any]) -> Iterator[Problem]:
+    """Columns can be made again from the manifest, so a folder may do without; wrong ones it may not have."""
+    path = folder / layout.COLUMNS
+    if "columns" in index and path.exists():
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != index["columns"]["sha256"]:
+                cure = f"delete it and run avssl-shards index {folder}"
+                yield Problem("columns", layout.COLUMNS, f"its bytes are not the ones that were written; {cure}")
 
 
 def _odd(row: dict[str, Any], number: int, seen: set[int]) -> Iterator[str]:
@@ -201,4 +213,4 @@ def _decode(folder: Path, wanted: int) -> Iterator[Problem]:
                         for _ in media.iter_audio(0.0, rate_hz=media.info.audio.rate_hz, channels="all"):
                             pass
             except (MediaError, ShardError) as error:
-                yield Problem("undecodable", f"{shards.path(shards.shard[row]).name}, {name}", str(error))
+                yield Problem("undecodable", f"{shards.shard_of(row)}, {name}", str(error))

@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 from avssl import files
 from avssl.errors import ShardError, UsageError
 from avssl.shards import format as layout
+from avssl.shards.folder import write_columns
 from avssl.shards.options import BuildOptions, describe_difference
 from avssl.shards.sources import Listing, describe_change
 from avssl.shards.tar import TarWriter
@@ -167,10 +168,12 @@ class ShardWriter:
         rejected = self._rejected_before + self._rejected
         files.write_jsonl(self.out / layout.REJECTED, rejected)
         digest, labels = write_manifest(self.out, self._rows())
+        columns = write_columns(self.out, rows=self.rows, labels=labels, manifest_sha256=digest)
         layout.write_index(
             self.out, rows=self.rows, manifest_sha256=digest, options=self._options.to_dict(),
             sources=len(self._listing.entries), sources_sha256=self._listing.sha256,
             job=asdict(self._job) if self._job else None, shards=self._shards, labels=labels, rejected=len(rejected),
+            columns=columns,
         )  # fmt: skip
         shutil.rmtree(self._state)
 

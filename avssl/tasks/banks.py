@@ -18,7 +18,8 @@ CHUNK_ROWS = 16384  # of a bank are looked at at once
 class SavedShards(ShardedMemoryBank):
     """A sharded bank whose state dict holds the whole bank, under the name that a replicated bank gives it.
 
-    A run may so be continued with another number of ranks or without sharding. All ranks make the state dict alike.
+    A run may so be continued with another number of ranks or without sharding. All ranks make the state dict together;
+    only that of rank 0 has the rows.
     """
 
     def __init__(self, rows: int, dim: int, *, ranks: Ranks, **settings: Any):

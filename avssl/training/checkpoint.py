@@ -81,10 +81,14 @@ def damage(path: Path) -> str | None:
     return f"checksum of {member}" if member else None
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Never unpickles objects."""
+def load(path: Path, *, mapped: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU. Never unpickles objects.
+
+    mapped: read tensors from the file when they are looked at, so that ranks of a machine share what they read, and a
+    rank reads of a sharded bank its part only. The file must stay as long as they are used.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch raises many kinds here
         raise ModelError(f"{path}: cannot be read as a checkpoint ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -59,8 +59,16 @@ class Trainer:
         self.ranks = ProcessGroup(self.fabric.device)
         self.main = self.ranks.rank == 0
         self._say_anywhere, self.say = say, say if self.main else _silent
-        self._prepare_device()
+        if self.main:
+            self.folder.claim()
+        try:
+            self._set_up(config, say)
+        except BaseException:
+            self.folder.abandon()
+            raise
 
+    def _set_up(self, config: TrainConfig, say: Callable[[str], None]) -> None:
+        self._prepare_device()
         phases = config.resolved_phases()
         micro_batch = phases[0].data.batch_size // config.run.accumulate
         data = dataclasses.replace(phases[0].data, batch_size=micro_batch)
@@ -124,10 +132,15 @@ class Trainer:
             self.loader.close()
             if log:
                 log.close()
+            self.folder.release()
 
     def close(self) -> None:
-        """Leave the process group; for the end of the process."""
+        """Leave the process group; for the end of the process.
+
+        All ranks at once: launchers end the others when the first has ended, and one may be writing the checkpoint.
+        """
         self.loader.close()
+        self.fabric.barrier()
         self.ranks.close()
 
     def _prepare_device(self) -> None:
@@ -157,7 +170,7 @@ class Trainer:
 
     def _resumed(self, path: Path) -> Learner:
         """The learner of the checkpoint; everything else here is set to what it was."""
-        state = checkpoint.load(path)
+        state = checkpoint.load(path, mapped=self.fabric.device.type == "cuda")  # there all of it is copied
         self.folder.check(self.config, entered=state["course"]["phase"])
         self.loader.load_state_dict(state["loader"])
         sizes = {phase.data.batch_size // self.config.run.accumulate for phase in self.course.phases}

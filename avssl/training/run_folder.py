@@ -3,7 +3,7 @@
 config.yaml        the resolved config        metrics.jsonl   one line every run.log_every steps
 environment.json   versions and hardware      rows.jsonl      one line a step (run.log_rows)
 checkpoints/       step-NNNNNNNN.pt, best.pt  model/          the model folder of the last checkpoint
-events.out.*       TensorBoard
+events.out.*       TensorBoard                .lock           held by the process that writes
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avssl import config, files
 from avssl.environment import environment
@@ -20,6 +20,7 @@ from avssl.errors import ConfigError, UsageError
 from avssl.training.config import TrainConfig
 from avssl.training.phases import DATA, SECTIONS
 
+LOCK = ".lock"
 _FREE_RUN = (
     *("dir", "steps", "passes", "device", "devices", "strategy", "channels_last", "compile", "deterministic"),
     *("log_every", "log_rows", "tensorboard", "wandb", "checkpoint_every", "keep", "max_nonfinite"),
@@ -30,6 +31,7 @@ _FREE = {
     "data.workers",
     "data.prefetch",
     "data.max_skipped",
+    *(f"data.cache.{name}" for name in ("dir", "size_gb", "attempts", "pause_s", "timeout_s")),
     "data.shards",  # they may have moved: the manifest's hash in the checkpoint decides
     *(f"run.{name}" for name in _FREE_RUN),
 }
@@ -46,13 +48,14 @@ class RunFolder:
         self.rows = self.path / "rows.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
+        self._lock: IO[bytes] | None = None
 
     def check(self, wanted: TrainConfig, entered: int = 0) -> None:
         """Refuse a folder that is no run, or a run of another config. Writes nothing.
 
         entered: number of the phase that the run is in, counted from 0.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists() or (self.path.is_dir() and not {path.name for path in self.path.iterdir()} - {LOCK}):
             return
         if not self.config.is_file():
             raise UsageError(
@@ -72,6 +75,26 @@ class RunFolder:
                     f"{self.path}: was started with {key} {before.get(key)!r}, now it is {now.get(key)!r};"
                     " set it back, or choose another run.dir"
                 )
+
+    def claim(self) -> None:
+        """Create the folder and refuse it to every other process until this one ends or calls `release`.
+
+        Raises UsageError if another process has it: two runs in one folder would mix their files.
+        """
+        self._lock = files.claim(self.path / LOCK, str(self.path))
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def abandon(self) -> None:
+        """Release a folder in which no run has begun, and leave nothing behind if `claim` has created it."""
+        if self._lock is not None:
+            if {path.name for path in self.path.iterdir()} == {LOCK}:
+                (self.path / LOCK).unlink()
+                self.path.rmdir()
+            self.release()
 
     def write_start(self, wanted: TrainConfig, device: str, world_size: int) -> None:
         """Create the folder or note another start of it, and sweep out what a kill left half written."""

@@ -13,8 +13,7 @@ from avssl.errors import ConfigError
 from eval.robustness.study import Expectation
 
 Hearing = Literal["ambisonics", "tetrahedral", "stereo", "mono"]
-"""`tetrahedral` is the study's own: four beams (cardioids), one ahead, in place of W, Y, Z, X. The others are those of
-`data.hearing`."""
+"""`tetrahedral`: ambisonics through the front end `beam_mel`; the others: `data.hearing` through `log_mel`."""
 
 
 @dataclass

@@ -33,6 +33,8 @@ TURN = {
 def method_table(results: Results, world: str, methods: Sequence[str], columns: dict[str, str] = BIN) -> str:
     """Methods in one world: mean ± deviation over seeds; empty where a method does not have a measure."""
     present = [name for name in methods if results.runs(world, name)]
+    if not present:
+        return "(None of these was run.)"
     shown = [key for key in columns if any(results.spread(world, name, key) for name in present)]
     rows = []
     for name in present:
@@ -204,6 +206,7 @@ def machine_line(results: Results) -> str:
         f"{len(tree['runs'])} runs, {minutes:.0f} CPU minutes, {tree['processes']} processes of one thread "
         f"on {machine['cores']} cores ({machine['cpu']}, no GPU); torch {machine['packages']['torch']}, commit "
         f"{machine['commit']}, {machine['date'][:10]}."
+        + (f" {missing} runs of the study were not made." if (missing := tree["missing"]) else "")
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avssl.models.front_ends import BEAMS
 from avssl.spatial.ambisonics import project, rotate
 from avssl.spatial.config import ViewConfig
 from avssl.spatial.draw import draw_views
@@ -19,11 +19,6 @@ from eval.alignment.scenes import COLUMNS_A_FRAME, FRAMES, HEARD_FRAMES, SIDE_PX
 from eval.alignment.study import Hearing
 
 BEFORE = (HEARD_FRAMES - FRAMES) // 2  # frames that are heard before the first that is seen
-_THIRD = 2 * math.pi / 3
-_BACK = 8**0.5 / 3  # distance from the axis of the three ears that look back
-EARS = torch.tensor(  # of tetrahedral hearing: front, and three beams to the back around it
-    [[1.0, 0.0, 0.0], *([-1 / 3, _BACK * math.sin(turn), _BACK * math.cos(turn)] for turn in (0.0, _THIRD, -_THIRD))]
-)
 
 
 class Draw(NamedTuple):
@@ -84,7 +79,7 @@ def heard(
         unit, views, flips=flips, hearing="ambisonics" if hearing == "tetrahedral" else hearing
     )  # [B, K, C, 4]
     if hearing == "tetrahedral":
-        channels = project(channels, EARS)
+        channels = project(channels, BEAMS)
     found = decibels(torch.from_numpy(np.stack(each)), channels.flatten(0, 1)).unflatten(0, flips.shape)
     return (found - scenes.level.mean_db) / scenes.level.std_db
 

@@ -189,8 +189,6 @@ def test_wrong_uses_say_what_to_do(config, shards):
         Loader(config, world_size=3)
     with pytest.raises(ConfigError, match="names no folder"):
         Loader(dataclasses.replace(config, shards=[]))
-    with pytest.raises(ConfigError, match="webdataset"):
-        Loader(dataclasses.replace(config, shards=["http://localhost/x"]))
     with pytest.raises(ConfigError, match="both null"):
         DataConfig(video=None, audio=None)
     with pytest.raises(ConfigError, match=r"set data\.draws_per_row to 1"):

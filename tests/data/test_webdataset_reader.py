@@ -1,20 +1,15 @@
 """The streaming reader: the same samples as by index, exact resume without decoding what is gone, http with ranges."""
 
-import contextlib
 import dataclasses
-import functools
-import http.server
 import itertools
 import os
-import re
 import shutil
-import threading
-from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
 import torch
+from fault_server import FaultServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +17,7 @@ from avssl.data.config import AudioSpec, DataConfig, VideoSpec
 from avssl.data.loader import Loader
 from avssl.data.webdataset_reader import Plan
 from avssl.errors import ConfigError, ShardError
+from avssl.shards.options import CacheConfig
 
 ROWS = [0, 1, 2, 3, 4, 5, 7, 8, 9]
 
@@ -131,120 +127,88 @@ def test_plans_are_complete_disjoint_and_read_shards_in_one_go(counts, epoch, wo
         assert (np.diff(plan.visits) >= 0).all()
 
 
-class RangeHandler(http.server.SimpleHTTPRequestHandler):
-    """Static files with byte ranges; counts requests and breaks the connection where told to."""
-
-    protocol_version = "HTTP/1.1"
-    requests: list[str]
-    breaks: list[str]
-
-    def do_GET(self):
-        name = self.path.rsplit("/", 1)[-1]
-        self.requests.append(name)
-        path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        first, last = 0, len(data) - 1
-        if wanted:
-            first, last = int(wanted[1]), min(int(wanted[2] or last), last)
-        self.send_response(206 if wanted else 200)
-        if wanted:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(last + 1 - first))
-        self.end_headers()
-        body = data[first : last + 1]
-        if name in self.breaks:
-            self.breaks.remove(name)
-            body = body[: len(body) // 2]
-            self.close_connection = True
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.wfile.write(body)
-
-    def do_HEAD(self):
-        path = Path(self.translate_path(self.path))
-        self.send_response(200 if path.is_file() else 404)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+@pytest.fixture
+def server(shards):
+    with FaultServer(shards) as running:
+        yield running
 
 
 @pytest.fixture
-def server(shards):
-    """(address of the shards, names requested so far, names whose next answer breaks off)"""
-    handler = type("Handler", (RangeHandler,), {"requests": [], "breaks": []})
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(handler, directory=str(shards.parent))
-    ) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}/{shards.name}", handler.requests, handler.breaks
-        running.shutdown()
-        thread.join()
+def remote(config, server, tmp_path):
+    """The config with the shards behind http, and its own cache."""
+    cache = CacheConfig(dir=str(tmp_path / "cache"), attempts=3, pause_s=0.01)
+    return dataclasses.replace(config, shards=[server.url], cache=cache)
 
 
-def test_http_gives_the_same_samples_with_workers(config, server):
-    url, _, _ = server
-    remote = Loader(dataclasses.replace(config, shards=[url], workers=1))
-    assert remote.state_dict() == Loader(config).state_dict()
-    assert_same_samples(take(remote, 6), take(Loader(config), 6))
-    remote.close()
+def test_http_gives_the_same_samples_with_workers(config, remote):
+    loader = Loader(dataclasses.replace(remote, workers=1))
+    assert loader.state_dict() == Loader(config).state_dict()
+    assert_same_samples(take(loader, 6), take(Loader(config), 6))
+    loader.close()
 
 
-def test_a_resumed_run_does_not_fetch_shards_that_are_done(config, server):
-    url, requests, _ = server
-    config = dataclasses.replace(config, shards=[url], shuffle=False, workers=0)
-    loader = Loader(config, position=6, endless=False)
+def test_http_by_index_gives_the_very_same_batches(config, remote):
+    local = take(Loader(dataclasses.replace(config, reader="index")), 6)
+    loader = Loader(dataclasses.replace(remote, reader="index", workers=2))
+    fetched = take(loader, 6)
+    loader.close()
+    assert rows_of(fetched) == rows_of(local)
+    assert_same_samples(fetched, local)
+    small = dataclasses.replace(remote.cache, size_gb=1e-6)
+    with pytest.raises(ConfigError, match=r"0\.000 GB and data\.cache\.size_gb is 1e-06; raise it, or set"):
+        Loader(dataclasses.replace(remote, reader="index", cache=small))
+
+
+def test_a_resumed_run_does_not_fetch_shards_that_are_done(remote, server):
+    loader = Loader(dataclasses.replace(remote, shuffle=False), position=6, endless=False)
     assert rows_of(loader) == [7, 8, 9]
-    assert {name for name in requests if name.endswith(".tar")} == {"shard-000002.tar", "shard-000003.tar"}
+    asked = {name for name, _ in server.requests if name.endswith(".tar")}
+    assert asked == {"shard-000002.tar", "shard-000003.tar"}
 
 
-def test_a_broken_connection_is_taken_up_again(config, server, monkeypatch):
-    url, _, breaks = server
-    monkeypatch.setattr("avssl.data.webdataset_reader._PAUSE_S", 0.01)
-    breaks += ["shard-000001.tar", "shard-000000.tar"]
-    remote = Loader(dataclasses.replace(config, shards=[url]))
-    assert sorted(rows_of(take(remote, 3))) == ROWS
-    assert not breaks
-    remote.close()
+def test_a_cache_of_few_shards_is_enough_to_stream(config, remote, shards):
+    sizes = sorted(path.stat().st_size for path in shards.glob("*.tar"))
+    rest = sum((shards / name).stat().st_size for name in ("manifest.jsonl", "columns.safetensors"))
+    cache = dataclasses.replace(remote.cache, size_gb=(rest + 3 * sizes[-1]) / 1e9)
+    assert sum(sizes) > 2 * sizes[-1]
+    assert_same_samples(take(Loader(dataclasses.replace(remote, cache=cache)), 6), take(Loader(config), 6))
 
 
-def test_what_cannot_be_fetched_is_named(config, server, monkeypatch):
-    url, _, breaks = server
-    monkeypatch.setattr("avssl.data.webdataset_reader._PAUSE_S", 0.01)
-    with pytest.raises(ShardError, match=r"nothing/index\.json: cannot be fetched"):
-        Loader(dataclasses.replace(config, shards=[f"{url}/nothing"]))
-    with pytest.raises(ConfigError, match="nosuch://"):
-        Loader(dataclasses.replace(config, shards=["nosuch://host/x"]))
-    breaks += ["shard-000001.tar"] * 9
-    with pytest.raises(ShardError, match=rf"{url}/shard-000001\.tar: cannot be read"):
-        take(Loader(dataclasses.replace(config, shards=[url])), 6)
+def test_a_mirror_that_dies_in_mid_shard_loses_and_doubles_no_sample(config, remote, server, shards):
+    sizes = [path.stat().st_size for path in sorted(shards.glob("*.tar"))]
+    server.die_after = 3000 + sum(sizes) // 2
+    with FaultServer(shards) as mirror:
+        both = dataclasses.replace(remote, shards=[f"{server.url} {mirror.url}"])
+        batches = take(Loader(both), 3)
+        assert server.dead and any(first > 0 for _, first in mirror.requests)
+    assert rows_of(batches) == rows_of(take(Loader(config), 3))
+    assert sorted(rows_of(batches)) == ROWS
 
 
-def test_tars_that_do_not_belong_to_the_manifest_stop_the_run(config, shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("avssl.data.webdataset_reader._PAUSE_S", 0.01)
+def test_what_cannot_be_fetched_stops_the_run_by_name(remote, server):
+    server.faults["shard-000001.tar"] = [500] * 9
+    with pytest.raises(ShardError, match=rf"{server.url}/shard-000001\.tar: cannot be fetched"):
+        take(Loader(remote), 6)
+
+
+def test_tars_that_do_not_belong_to_the_manifest_stop_the_run(config, shards, tmp_path):
     folder = tmp_path / "mixed"
     shutil.copytree(shards, folder)
     shutil.copy(folder / "shard-000000.tar", folder / "shard-000001.tar")
     with pytest.raises(ShardError, match=r"shard-000001\.tar: sample [0-9a-f]{16} is missing"):
         take(Loader(dataclasses.replace(config, shards=[str(folder)])), 3)
     os.truncate(folder / "shard-000000.tar", 5000)
-    with pytest.raises(ShardError, match=r"shard-000000\.tar: cannot be read"):
+    with pytest.raises(ShardError, match=r"shard-000000\.tar: "):
         take(Loader(dataclasses.replace(config, shards=[str(folder)], shuffle=False)), 3)
 
 
-def test_any_protocol_of_fsspec_will_do(config, shards):
+def test_any_protocol_of_fsspec_will_do(config, shards, tmp_path):
     memory = fsspec.filesystem("memory")
     for path in shards.iterdir():
         memory.pipe_file(f"/bucket/set/{path.name}", path.read_bytes())
-    remote = Loader(dataclasses.replace(config, shards=["memory://bucket/set"]))
-    assert_same_samples(take(remote, 3), take(Loader(config), 3))
+    cache = CacheConfig(dir=str(tmp_path))
+    loader = Loader(dataclasses.replace(config, shards=["memory://bucket/set"], cache=cache))
+    assert_same_samples(take(loader, 3), take(Loader(config), 3))
 
 
 def test_more_ranks_than_rows(config):
@@ -253,8 +217,8 @@ def test_more_ranks_than_rows(config):
         next(Loader(config, rank=0, world_size=10))
 
 
-def test_several_folders_local_and_remote(config, server, copied):
-    url, _, _ = server
-    loader = Loader(dataclasses.replace(config, shards=[str(copied), url], workers=0, batch_size=1, max_skipped=0.0))
+def test_several_folders_local_and_remote(remote, server, copied):
+    both = [str(copied), server.url]
+    loader = Loader(dataclasses.replace(remote, shards=both, batch_size=1, max_skipped=0.0))
     rows = {0, 1, 2, 4, 5} | {6 + row for row in ROWS}
     assert set(rows_of(take(loader, len(rows)))) == rows

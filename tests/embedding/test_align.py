@@ -9,7 +9,7 @@ from tiny_media import save_tiny_model, write_clip
 
 import avssl
 from avssl.cli import align as command
-from avssl.embedding.align import Choice, align, mean_rank, write_aligned
+from avssl.embedding.align import Choice, align, choose, file_weights, mean_rank, write_aligned
 from avssl.errors import UsageError
 
 
@@ -30,6 +30,18 @@ def test_planted_pairs_find_each_other_in_new_files():
     aligned, choice = align(video[train], audio[train], files[train])
     rank = mean_rank(aligned.first(video[~train]), aligned.second(audio[~train]), files[~train])
     assert rank < 0.1 and choice.mean_rank < 0.1 and choice.dim <= 8
+
+
+def test_much_ridge_unless_less_is_clearly_better():
+    ranks = {(1.0, 2): [0.30, 0.20, 0.40], (100.0, 8): [0.35, 0.3, 0.45], (100.0, 64): [0.33, 0.3, 0.4]}
+    assert choose(ranks) == Choice(8, 100.0, pytest.approx(1.1 / 3))
+    assert choose(ranks | {(1.0, 2): [0.1, 0.1, 0.11]})[:2] == (2, 1.0)
+    assert choose({(1.0, 2): [0.5], (10.0, 2): [0.5]}).ridge == 10.0
+
+
+def test_long_files_weigh_no_more():
+    weights = file_weights(np.array(list("aaab")))
+    np.testing.assert_allclose(weights, [1 / 6, 1 / 6, 1 / 6, 1 / 2])
 
 
 def test_pairs_without_anything_in_common_stay_at_luck():

@@ -73,3 +73,12 @@ def test_constant_columns_and_too_few_pairs():
     assert np.isfinite(cca(x, y, ridge=0.0).first(x)).all()
     with pytest.raises(UsageError, match="at least 2 pairs"):
         cca(x[:1], y[:1], ridge=0.0)
+
+
+def test_a_pair_of_double_weight_is_a_pair_twice():
+    x, y = planted(pairs=40, noise=1.0)
+    twice = np.r_[np.arange(40), np.arange(10)]
+    weights = np.where(np.arange(40) < 10, 2.0, 1.0) / 50
+    found, expected = cca(x, y, ridge=0.1, weights=weights), cca(x[twice], y[twice], ridge=0.1)
+    np.testing.assert_allclose(found.correlations, expected.correlations, atol=1e-9)
+    np.testing.assert_allclose(np.abs(found.first(x)), np.abs(expected.first(x)), atol=1e-7)

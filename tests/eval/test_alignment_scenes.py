@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from avssl.models.config import AudioInput, FrontEndConfig
-from avssl.models.front_ends import create_front_end
+from avssl.models.front_ends import BEAMS, create_front_end
 from avssl.spatial.ambisonics import encode, rotate
 from avssl.spatial.config import ViewConfig
 from avssl.spatial.directions import direction, rotation
@@ -23,7 +23,7 @@ from eval.alignment.scenes import (
     Scenes,
     power,
 )
-from eval.alignment.views import EARS, Draw, heard, moments_of, seen, views_of
+from eval.alignment.views import Draw, heard, moments_of, seen, views_of
 
 FRONT_END = {"fft": FFT, "hop": HOP, "bands": BANDS, "exponent": 2.0, "range_db": RANGE_DB, "mean_db": 0, "std_db": 1}
 NO_LEVEL = Level(0.0, 1.0)
@@ -56,12 +56,10 @@ def test_a_view_hears_what_the_front_end_makes_of_the_turned_waveform(sound, hea
     got = heard(scenes_of(sound), [0, 1], draws, hearing, turns)
     turned = rotate(torch.from_numpy(sound), turns)
     flips = torch.tensor([[False, True]] * 2)
-    if hearing == "tetrahedral":
-        w, y, z, x = hear(turned, views, flips=flips).unbind(2)
-        channels = torch.stack([w + ear[0] * x + ear[1] * y + ear[2] * z for ear in EARS], 2)
-    else:
-        channels = hear(turned, views, flips=flips, hearing=hearing)
-    front_end = create_front_end(AudioInput(RATE_HZ, 2.0, channels.shape[2], FrontEndConfig("log_mel", FRONT_END)))
+    four_beams = hearing == "tetrahedral"
+    channels = hear(turned, views, flips=flips, hearing="ambisonics" if four_beams else hearing)
+    front_end_config = FrontEndConfig("beam_mel" if four_beams else "log_mel", FRONT_END)
+    front_end = create_front_end(AudioInput(RATE_HZ, 2.0, channels.shape[2], front_end_config))
     whole = front_end(channels.flatten(0, 1)).unflatten(0, (2, 2))
     start = 2 * COLUMNS_A_FRAME
     expected = whole[..., start : start + HEARD_FRAMES * COLUMNS_A_FRAME, :]
@@ -71,12 +69,12 @@ def test_a_view_hears_what_the_front_end_makes_of_the_turned_waveform(sound, hea
 
 
 def test_four_beams_hold_the_whole_scene_and_the_first_looks_ahead():
-    matrix = torch.cat([torch.ones(4, 1), EARS[:, [1, 2, 0]]], 1)
+    matrix = torch.cat([torch.ones(4, 1), BEAMS[:, [1, 2, 0]]], 1)
     assert torch.linalg.cond(matrix) < 2
-    assert EARS[0].tolist() == [1, 0, 0]
-    torch.testing.assert_close(EARS @ EARS.T, torch.full((4, 4), -1 / 3).fill_diagonal_(1.0))
-    mirrored = EARS * torch.tensor([1.0, -1, 1])  # mirroring the scene only swaps two of them
-    torch.testing.assert_close(mirrored[[0, 1, 3, 2]], EARS)
+    assert BEAMS[0].tolist() == [1, 0, 0]
+    torch.testing.assert_close(BEAMS @ BEAMS.T, torch.full((4, 4), -1 / 3).fill_diagonal_(1.0))
+    mirrored = BEAMS * torch.tensor([1.0, -1, 1])  # mirroring the scene only swaps two of them
+    torch.testing.assert_close(mirrored[[0, 1, 3, 2]], BEAMS)
 
 
 def test_turning_picture_sound_and_views_together_changes_nothing(sound):

@@ -134,7 +134,15 @@ def write_results(folder):
         if run.method.name == "chart_tetrahedral":
             end["score_by_turn"] = [0.5] + [0.6 if run.seed else 0.4] + [0.1] * 6
     machine = {"cores": 2, "cpu": "a processor", "packages": {"torch": "2"}, "commit": "abc", "date": "2026-01-01T00"}
-    tree = {"environment": machine, "wall_s": 120.0, "processes": 2, "skipped": [], "study": plain(study), "runs": runs}
+    tree = {
+        "environment": machine,
+        "wall_s": 120.0,
+        "processes": 2,
+        "skipped": [],
+        "missing": 3,
+        "study": plain(study),
+        "runs": runs,
+    }
     (folder / "alignment.json").write_text(json.dumps(tree))
 
 
@@ -157,7 +165,9 @@ def test_tables_hold_the_numbers_of_the_files(tmp_path):
     assert sum("in the paper's order" in line and "yes" in line for line in goals) == 2
     assert "0.540" in next(line for line in tables["scores"].splitlines() if "AVTS" in line)
     assert "1 of 3" in tables["chart"] and "| 1.7 " in tables["chart"]
-    assert f"{len(study_runs())} runs, " in tables["machine"]
+    assert (
+        f"{len(study_runs())} runs, " in tables["machine"] and "3 runs of the study were not made" in tables["machine"]
+    )
     with pytest.raises(UsageError, match="no table 'unknown'"):
         page.filled("<!-- table unknown -->\n<!-- end -->", tmp_path)
     page.draw(tmp_path, tmp_path / "figures")

@@ -11,7 +11,9 @@ from oracle_rule import oracle, rule_input
 from avssl import compat
 from avssl.errors import ConfigError, UsageError
 from avssl.models.config import AudioInput, FrontEndConfig
-from avssl.models.front_ends import AvidSpectrogram, LogMel, create_front_end, mel_filters
+from avssl.models.front_ends import BEAMS, AvidSpectrogram, LogMel, create_front_end, mel_filters
+from avssl.spatial.ambisonics import encode
+from avssl.spatial.directions import direction
 
 
 def audio_input(name="log_mel", **config) -> AudioInput:
@@ -170,3 +172,17 @@ def test_unknown_names_point_to_the_nearest():
         create_front_end(audio_input("log_mell"))
     with pytest.raises(ConfigError, match="bands"):
         create_front_end(audio_input(kwargs={"band": 64}))
+
+
+def test_beams_tell_a_direction_from_its_opposite_and_a_mirrored_scene_swaps_two():
+    config = AudioInput(24000, 1.0, 4, FrontEndConfig("beam_mel"))
+    beams, plain = create_front_end(config), LogMel(24000)
+    mono, here = noise(24000), direction(torch.tensor(40.0), torch.tensor(25.0))
+    front, back, mirrored = (encode(mono, place)[None] for place in (here, -here, here * torch.tensor([1.0, -1, 1])))
+    torch.testing.assert_close(plain(front), plain(back))
+    assert (beams(front) - beams(back)).abs().mean() > 0.1
+    torch.testing.assert_close(beams(front), beams(mirrored)[:, [0, 1, 3, 2]], atol=1e-3, rtol=0)
+    gains = 10 ** ((beams.decibels(front) - plain.decibels(mono[None, None])) / 10)  # of magnitudes
+    torch.testing.assert_close(gains.median(-1)[0].median(-1)[0][0], 1 + BEAMS @ here, atol=1e-3, rtol=0)
+    with pytest.raises(UsageError, match="four channels"):
+        beams(front[:, :2])

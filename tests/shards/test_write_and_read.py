@@ -94,7 +94,8 @@ def test_other_readers_see_the_same_samples(folder, tmp_path):
 def test_index_and_files(folder):
     index = json.loads((folder / "index.json").read_bytes())
     assert sorted(path.name for path in folder.iterdir()) == [
-        "index.json", "manifest.jsonl", "rejected.jsonl", *(f"shard-{n:06d}.tar" for n in range(4))
+        "columns.safetensors", "index.json", "manifest.jsonl", "rejected.jsonl",
+        *(f"shard-{n:06d}.tar" for n in range(4)),
     ]  # fmt: skip
     assert index["format"] == "avssl-shards" and index["version"] == 1 and index["rows"] == 20
     assert index["manifest_sha256"] == hashlib.sha256((folder / "manifest.jsonl").read_bytes()).hexdigest()
@@ -117,7 +118,7 @@ def read_in_child(shards, connection):
 
 
 def test_pickle_fork_and_threads(folder, monkeypatch):
-    monkeypatch.setattr("avssl.shards.read._OPEN_FILES", 2)  # fewer than shards: files are closed while others read
+    monkeypatch.setattr("avssl.shards.folder._OPEN_FILES", 2)  # fewer than shards: files are closed while others read
     shards = ShardSet.open(folder)
     expected = members(shards)
     assert members(pickle.loads(pickle.dumps(shards))) == expected
@@ -135,11 +136,11 @@ def open_files():
 
 
 def test_few_files_stay_open(folder, monkeypatch):
-    monkeypatch.setattr("avssl.shards.read._OPEN_FILES", 2)
+    monkeypatch.setattr("avssl.shards.folder._OPEN_FILES", 2)
     before = open_files()
     shards = ShardSet.open(folder)
     members(shards)
-    assert open_files() <= before + 2
+    assert open_files() <= before + 2 + 3  # manifest, columns and the mapping of these
     del shards
     assert open_files() == before
 

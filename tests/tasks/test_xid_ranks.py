@@ -93,13 +93,18 @@ def test_checkpoints_hold_whole_banks_and_are_taken_over(name, how, of_both_rank
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_two_processes_equal_one(name, of_both_ranks):
     metrics, gradients, state = train(ProcessGroup(), [name])[name]
-    for found in of_both_ranks:
+    for rank, found in enumerate(of_both_ranks):
         their_metrics, their_gradients, their_state = found["trained"][name]
         for mine, theirs in zip(metrics, their_metrics, strict=True):
             assert theirs == pytest.approx(mine, rel=1e-4, abs=2e-5)
         torch.testing.assert_close(their_gradients, gradients, rtol=1e-3, atol=2e-5)
         rounding = {"rtol": 0.01, "atol": 0.01} if "float16" in name else {"rtol": 1e-4, "atol": 2e-5}
-        torch.testing.assert_close(their_state, state, **rounding)
+        assert set(their_state) == set(state)
+        for key, value in state.items():
+            if rank and "sharded" in name and key.endswith("bank.memory"):
+                assert len(their_state[key]) == 0  # whole on rank 0, which writes checkpoints
+            else:
+                torch.testing.assert_close(their_state[key], value, **rounding)
 
 
 def test_exchange_sends_parts_of_any_length_and_type(of_both_ranks):

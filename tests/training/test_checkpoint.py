@@ -73,3 +73,12 @@ def test_objects_are_never_unpickled(tmp_path):
     torch.save({"epoch": 3}, path)
     with pytest.raises(ModelError, match="not a checkpoint of avssl-train"):
         load(path)
+
+
+def test_a_mapped_checkpoint_is_the_same_and_needs_the_file_no_longer_than_its_name(checkpoints):
+    state = {"bank": torch.randn(1000, 8), "half": torch.randn(5).bfloat16(), "step_count": 3}
+    path = checkpoints.save(1, state, best=False)
+    whole, mapped = load(path), load(path, mapped=True)
+    path.unlink()
+    assert whole.keys() == mapped.keys() and mapped["step_count"] == 3
+    assert torch.equal(whole["bank"], mapped["bank"]) and torch.equal(whole["half"], mapped["half"])

@@ -15,7 +15,7 @@ from training_tools import changed, make_config, metrics_of, write_config
 from avssl.training.loop import Trainer
 
 
-@pytest.mark.parametrize(("workers", "kills"), [(0, 3), (1, 2)])
+@pytest.mark.parametrize(("workers", "kills"), [(0, 6), (1, 4)])
 def test_kills_leave_no_trace(tree, tmp_path, workers, kills):
     """Rows, losses and all tensors (weights, optimiser, banks, Z), with and without worker processes that prefetch."""
     tree = changed(tree, **{"data.workers": workers, "run.steps": 11})

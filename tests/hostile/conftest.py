@@ -1,0 +1,6 @@
+"""Makes `hostile_files` and the folder `fuzz/` importable."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
