@@ -30,7 +30,7 @@ def bin_figure(results: Results, worlds: Sequence[str], methods: Sequence[str], 
         axis.axvline(50, color="#999999", linewidth=0.8, linestyle="--")
         axis.set(title=f"{title}, 4 views", xlabel="% (dashed: chance)", yticks=range(len(present)))
     axes[0].set_yticklabels([results.methods[name] for name in reversed(present)])
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[1].legend(frameon=False, fontsize=8)
     save(figure, path)
 
 
