@@ -36,3 +36,10 @@ def opened(page: Path, profile: Path, *, width_px: int = 1200) -> Iterator:
         yield driver
     finally:
         driver.quit()
+
+
+def assert_sound_and_alone(browser) -> None:
+    """The page that is shown has no error, and nothing was loaded for it but what is in it."""
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
+    assert [name for name in fetched if not name.startswith("data:")] == []

@@ -68,6 +68,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if kind == "stall":
             time.sleep(value)
         partial = wanted is not None and owner.ranges
+        if partial and first >= len(data):
+            self.send_error(416)
+            return
         body = bytes(data[first:] if partial else data)
         self.send_response(206 if partial else 200)
         if partial:

@@ -114,10 +114,10 @@ class Decoder:
         if not isinstance(head, dict):
             raise _nonsense(name)
         if "media" in head:
-            reason, detail = head["media"]
+            reason, detail = _two(head["media"], name)
             raise MediaError(name, str(reason)[:32], str(detail)[:1000])
         if "system" in head:
-            number, text = head["system"]
+            number, text = _two(head["system"], name)
             raise OSError(number, str(text)[:1000])
         return head, parts
 
@@ -212,6 +212,12 @@ class RemoteMedia:
         finally:
             with contextlib.suppress(MediaError, OSError):
                 self._decoder.ask(self._child, self._name, ("stop", iterator))
+
+
+def _two(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _nonsense(name)
+    return value
 
 
 def _nonsense(name: str) -> MediaError:

@@ -32,6 +32,10 @@ class _RefusedError(Exception):
     """An address that will not give the file, however often it is asked."""
 
 
+class _NoSuchRangeError(Exception):
+    """The file at an address ends before, or where, the part that is here does."""
+
+
 def fetch(urls: Sequence[str], part: Path, options: CacheConfig, *, sha256: str | None, size: int | None) -> None:
     """Complete the file `part` from addresses that all have the same bytes.
 
@@ -42,6 +46,8 @@ def fetch(urls: Sequence[str], part: Path, options: CacheConfig, *, sha256: str 
     left = list(urls)
     turn = failed = 0
     with _Part(part) as content:
+        if content.size and content.hexdigest() == sha256:  # whole, from a process that was killed just then
+            return
         while True:
             url = left[turn % len(left)]
             before = content.size
@@ -82,6 +88,10 @@ def _attempt(url: str, content: _Part, timeout_s: float, size: int | None) -> st
                     return _RefusedError(f"it has more than the {size} bytes of the index")
     except _RefusedError as error:
         return error
+    except _NoSuchRangeError:
+        cause = f"it has no more than the {content.size} bytes that are here, and they are not the file"
+        content.clear()
+        return cause
     except (OSError, http.client.HTTPException) as error:
         return str(getattr(error, "reason", "") or error) or type(error).__name__
     if size is not None and content.size < size:
@@ -146,6 +156,8 @@ def _http(url: str, start: int, timeout_s: float) -> Iterator[bytes]:
         answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
         with error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise _NoSuchRangeError from error
             if error.code in _TRY_AGAIN:
                 raise OSError(f"HTTP {error.code} {error.reason}") from error
             raise _RefusedError(f"HTTP {error.code} {error.reason}") from error

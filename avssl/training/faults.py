@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import distributed
@@ -31,7 +32,9 @@ def named(config: TrainConfig) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(config, error) from error
     except OSError as error:
-        ours = str(error.filename).startswith(config.run.dir)  # a file of the run; others are of data and libraries
+        ours = Path(str(error.filename)).is_relative_to(
+            config.run.dir
+        )  # a file of the run; others are of data and libraries
         if error.errno in _FULL or ours:
             raise _not_written(config, os.strerror(error.errno) if error.errno else str(error)) from error
         raise

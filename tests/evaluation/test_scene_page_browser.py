@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from browsers import needs_browser, opened
+from browsers import assert_sound_and_alone, needs_browser, opened
 from scene_shards import SCENES, tiny_model, write_scene_shards
 
 from avssl import files
@@ -99,9 +99,7 @@ class TestInABrowser:
     pytestmark = needs_browser
 
     def test_nothing_is_wrong_or_fetched_and_names_are_text(self, browser):
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-        fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-        assert [name for name in fetched if not name.startswith("data:")] == []
+        assert_sound_and_alone(browser)
         assert browser.title == f"avssl-eval: avsa {NASTY}"
         assert browser.execute_script("return document.scripts.length") == 0
         assert browser.execute_script("return document.querySelectorAll('img').length") == 0

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from browsers import needs_browser, opened
+from browsers import assert_sound_and_alone, needs_browser, opened
 from tiny_media import write_clip
 
 from avssl.shards.build import build
@@ -63,9 +63,7 @@ def browser(report, tmp_path_factory):
 
 
 def test_nothing_is_wrong_or_fetched(browser):
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert_sound_and_alone(browser)
 
 
 def test_names_are_text(browser):

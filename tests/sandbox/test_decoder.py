@@ -1,6 +1,7 @@
 """Media opened in a confined process give what they give here, and whatever happens there has an end and a name."""
 
 import concurrent.futures
+import functools
 import os
 import signal
 
@@ -90,6 +91,18 @@ def test_a_decoder_that_hangs_is_ended_and_named(clip):
             assert caught.value.reason == "timeout"
         with decoder.open(clip) as media:
             assert media.info.video
+
+
+@pytest.mark.parametrize("answer", [[], {"media": "no"}, {"media": [1, 2, 3]}, {"system": 5}, {"info": []}, {}])
+def test_an_answer_that_cannot_be_is_the_fault_of_its_file(clip, answer):
+    with Decoder() as decoder:
+        decoder._server = functools.partial(lying, answer)  # a decoder that a file has taken over
+        with pytest.raises(MediaError, match="an answer that cannot be"), decoder.open(clip) as media:
+            assert media.info
+
+
+def lying(answer, request, descriptor):
+    return answer, []
 
 
 def test_more_memory_than_allowed_is_a_bad_file(tmp_path):

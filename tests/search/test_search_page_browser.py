@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from browsers import needs_browser, opened
+from browsers import assert_sound_and_alone, needs_browser, opened
 from PIL import Image
 from tiny_media import moving_pictures, write_clip
 
@@ -42,9 +42,7 @@ class TestInABrowser:
     pytestmark = needs_browser
 
     def test_nothing_is_wrong_or_fetched_and_names_are_text(self, browser):
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-        fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-        assert [name for name in fetched if not name.startswith("data:")] == []
+        assert_sound_and_alone(browser)
         assert browser.title.startswith("Like ") and "hacked" not in browser.title
         assert browser.execute_script("return document.scripts.length") == 0
         assert NASTY in browser.execute_script("return document.body.textContent")

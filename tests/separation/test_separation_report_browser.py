@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from browsers import needs_browser, opened
+from browsers import assert_sound_and_alone, needs_browser, opened
 from tiny_separators import CLASSES, tiny_separator
 
 from avssl.models.sound_config import ClassRow
@@ -38,9 +38,7 @@ def browser(report, tmp_path_factory):
 
 
 def test_nothing_is_wrong_or_fetched(browser):
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)")
-    assert [name for name in fetched if not name.startswith("data:")] == []
+    assert_sound_and_alone(browser)
 
 
 def test_names_are_text(browser):

@@ -1,5 +1,6 @@
 """Remote shard folders: the bytes of the local ones whatever the network does, and a cache that keeps its limit."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -15,6 +16,7 @@ from shard_builders import made_up_clip, write_folder
 
 from avssl.errors import ConfigError, ShardError
 from avssl.shards.cache import ShardCache
+from avssl.shards.fetch import fetch
 from avssl.shards.options import CacheConfig
 from avssl.shards.read import ShardSet
 
@@ -189,6 +191,21 @@ def test_what_a_killed_process_had_fetched_is_not_asked_for_again(folder, server
     child.join()
     assert content(shards) == content(ShardSet.open(folder))
     assert server.starts(name) == [0, 150_000, 150_000]
+
+
+@pytest.mark.parametrize("size_is_known", [True, False])
+def test_a_part_that_is_whole_or_too_long_already(folder, server, options, tmp_path, size_is_known):
+    """A process was killed between the last byte and the new name, or a disk left something else behind."""
+    name = "manifest.jsonl"
+    data = (folder / name).read_bytes()
+    sha256, size = hashlib.sha256(data).hexdigest(), len(data) if size_is_known else None
+    for part, asked in ((data, []), (data + b"more", [len(data) + 4, 0]), (b"x" * len(data), [len(data), 0])):
+        (tmp_path / "part").write_bytes(part)
+        server.requests.clear()
+        fetch([f"{server.url}/{name}"], tmp_path / "part", options, sha256=sha256, size=size)
+        assert (tmp_path / "part").read_bytes() == data
+        if not size_is_known:
+            assert server.starts(name) == asked
 
 
 def with_small_files(url, options, results):
