@@ -32,9 +32,8 @@ def named(config: TrainConfig) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _out_of_memory(config, error) from error
     except OSError as error:
-        ours = Path(str(error.filename)).is_relative_to(
-            config.run.dir
-        )  # a file of the run; others are of data and libraries
+        # Files of the run only: others are of data and libraries.
+        ours = Path(str(error.filename)).is_relative_to(config.run.dir)
         if error.errno in _FULL or ours:
             raise _not_written(config, os.strerror(error.errno) if error.errno else str(error)) from error
         raise
